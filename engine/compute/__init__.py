@@ -1,0 +1,1 @@
+"""Tensors: the only folder where torch lives."""

@@ -1,0 +1,118 @@
+"""EngineConfig: what the operator asks of the engine. Limits: what it came to after loading.
+
+Both are frozen and checked once. Knows no flags and no environment: the command line does.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import LoadError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What to load and how far to go; None means "find out at load"."""
+
+    model: str
+    """A directory, or a hub id."""
+    revision: str | None = None
+    cache_dir: Path | None = None
+    """Where the hub library keeps its downloads."""
+    trust_remote_code: bool = False
+    chat_template_path: Path | None = None
+    """A tokenizer_config.json whose `chat_template` replaces the model's."""
+    dtype: str = "auto"
+    """auto, bfloat16, float16 or float32."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    num_threads: int | None = None
+    """Threads of the forward pass on a CPU; by default the cores this process may use."""
+
+    max_batch_size: int = 64
+    """Rows of one step."""
+    max_batch_tokens: int | None = None
+    """Token budget of one step, prefill and decode together."""
+    max_cache_tokens: int | None = None
+    """Tokens the KV cache holds; by default worked out from free memory."""
+    memory_fraction: float = 0.5
+    """Share of the free memory the KV cache may take."""
+    block_size: int = 32
+    """Tokens of one KV block."""
+    is_prefix_caching: bool = True
+    max_waiting: int = 128
+    """Sequences in the waiting room."""
+    max_waiting_tokens: int = 1_000_000
+    """Prompt tokens in the waiting room."""
+    max_queue_s: float | None = None
+    """How long a sequence may wait before it is refused as overloaded."""
+    max_input_tokens: int | None = None
+    max_total_tokens: int | None = None
+    is_prompt_logprobs_enabled: bool = False
+    num_tokenizer_workers: int = 2
+    watermark_gamma: float = 0.5
+    watermark_delta: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check what does not need the model; messages are for the operator."""
+        for field in (
+            "num_threads",
+            "max_batch_size",
+            "max_batch_tokens",
+            "max_cache_tokens",
+            "block_size",
+            "max_waiting",
+            "max_waiting_tokens",
+            "max_input_tokens",
+            "max_total_tokens",
+            "num_tokenizer_workers",
+        ):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise LoadError(f"{field} must be at least 1. Given: {value}")
+        if not 0.0 < self.memory_fraction <= 1.0:
+            raise LoadError(
+                f"memory_fraction must be above 0 and at most 1. Given: {self.memory_fraction}"
+            )
+        if self.max_batch_tokens is not None and self.max_batch_tokens < self.max_batch_size:
+            raise LoadError(
+                f"the token budget of a step ({self.max_batch_tokens}) must hold at least one "
+                f"token of each row ({self.max_batch_size})"
+            )
+        if (
+            self.max_input_tokens is not None
+            and self.max_total_tokens is not None
+            and self.max_input_tokens >= self.max_total_tokens
+        ):
+            raise LoadError(
+                f"max_input_tokens ({self.max_input_tokens}) must be below max_total_tokens "
+                f"({self.max_total_tokens})"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the scheduler may do; every number is settled."""
+
+    num_blocks: int
+    block_size: int
+    max_batch_size: int
+    max_batch_tokens: int
+    max_waiting: int
+    max_waiting_tokens: int
+    max_queue_s: float | None
+    max_input_tokens: int
+    max_total_tokens: int
+    is_prefix_caching: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What was loaded, for people and for `/info`."""
+
+    model_id: str
+    revision: str | None
+    dtype: str
+    device: str
+    num_parameters: int
+    vocab_size: int
+    max_position: int

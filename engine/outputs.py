@@ -1,0 +1,94 @@
+"""Delta: one step's gain for one sequence, token by token; FinishReason and Usage.
+
+What a stream carries from the engine to its reader. Knows no dialect.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.errors import EngineError
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended."""
+
+    LENGTH = "length"
+    EOS_TOKEN = "eos_token"
+    STOP_SEQUENCE = "stop_sequence"
+    ABORT = "abort"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class TopToken:
+    """One candidate the model might have said instead."""
+
+    id: int
+    text: str
+    logprob: float
+    is_special: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token and the text it set free."""
+
+    id: int
+    text: str
+    """Raw text this token completed, special tokens spelled out; "" inside a character."""
+    visible: str
+    """Text to show a person: no special tokens, no stop string, nothing that may become one."""
+    is_special: bool
+    logprob: float | None = None
+    top: tuple[TopToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptToken:
+    """One prompt token with its logprob; the first has none."""
+
+    id: int
+    text: str
+    logprob: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the sequence cost, in tokens and seconds."""
+
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_output_tokens: int
+    queue_s: float
+    inference_s: float
+    """From the first step to the end."""
+    first_token_s: float | None
+    """From submission to the first token; None when there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The one end of a sequence."""
+
+    reason: FinishReason
+    text: str
+    """All visible text."""
+    usage: Usage
+    stop: str | None = None
+    """The stop string that ended it."""
+    error: EngineError | None = None
+    prompt: tuple[PromptToken, ...] = ()
+    """Prompt tokens with logprobs, where they were asked for and are enabled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One step's gain for one sequence.
+
+    Text held back for a stop string that never came is in `tail` of the last delta; it belongs
+    after the last token's visible text.
+    """
+
+    tokens: tuple[Token, ...]
+    finish: Finish | None = None
+    tail: str = ""

@@ -1,0 +1,104 @@
+"""Call and Reply: the seam between a dialect and the handler that serves it.
+
+A dialect turns a body into a Call, or raises a Problem that names the field. The handler takes the
+Call's permits, asks for its generations (ranges are checked there), encodes and submits them, and
+feeds every Delta to the Call's Reply, which renders it in the dialect's words.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine import Delta, SamplingParams
+from server.errors import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialectConfig:
+    """What a dialect must know of the server: limits for its checks, names for its answers."""
+
+    model_id: str
+    vocab_size: int
+    max_best_of: int
+    max_stop_sequences: int
+    max_top_n_tokens: int
+    max_client_batch_size: int
+    max_input_tokens: int
+    max_total_tokens: int
+    is_prompt_logprobs_enabled: bool
+    is_full_text_default: bool
+    """`POST /` puts the prompt in front unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """Messages for the model's chat template; contents are plain strings by now."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    is_continued: bool = False
+    """The last message is the assistant's and goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One sequence that a call asks for."""
+
+    prompt: str | ChatPrompt | tuple[int, ...]
+    params: SamplingParams
+    """Its max_new_tokens is set by the handler, once the prompt's length is known."""
+    max_new_tokens: int | None
+    truncate: int | None = None
+    """Keep only so many of the last prompt tokens."""
+
+
+class Reply(Protocol):
+    """One answer in the making; sequences are told apart by their index in `generations()`."""
+
+    def delta(self, index: int, delta: Delta) -> bytes:
+        """Take a sequence's delta; return the events to write now (none when not streaming)."""
+        ...
+
+    def end(self) -> bytes:
+        """Return the last bytes of a stream, or the whole body when not streaming.
+
+        Called once, after every sequence's finish went through `delta`.
+        """
+        ...
+
+    def problem(self, problem: Problem) -> bytes:
+        """Phrase a problem as the last event of a stream that has begun."""
+        ...
+
+
+class Call(Protocol):
+    """One parsed request."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Tell whether the answer is a stream of events."""
+        ...
+
+    @property
+    def num_permits(self) -> int:
+        """How many sequences it will ask for; all or none get permits."""
+        ...
+
+    def generations(self) -> tuple[Generation, ...]:
+        """Check every range and say what to generate; raises Problem."""
+        ...
+
+    def reply(self, request_id: str, created_s: int) -> Reply:
+        """Begin the answer; `created_s` is in Unix seconds."""
+        ...
+
+
+class Dialect(Protocol):
+    """One way of asking: a body in, a Call out."""
+
+    def parse(self, body: bytes) -> Call:
+        """Decode and check types; raises Problem (400 for malformed JSON, 422 for the rest)."""
+        ...
+
+    def problem(self, problem: Problem) -> bytes:
+        """Phrase a problem as a whole JSON body, before anything was sent."""
+        ...
