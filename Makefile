@@ -1,0 +1,42 @@
+# Each target sets up .venv by itself when it is missing or older than what it is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: install serve test lint bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	# torch by its exact version first: this takes the build for CPUs where one is at hand
+	$(BIN)/pip install --quiet -c constraints.txt $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet -c constraints.txt --editable '.[dev]'
+	# its metadata asks for an old huggingface_hub; it runs with the current one
+	$(BIN)/pip install --quiet --no-deps -c constraints.txt text-generation
+	touch $@
+
+serve: $(STAMP)
+	$(BIN)/millrace serve $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# What cannot be installed fails with a list; PARTIAL=1 runs the rest and says what was not run.
+test: $(STAMP) lint
+	$(BIN)/python tests/setup_peers.py $(if $(PARTIAL),--partial)
+	$(BIN)/pytest -q $(ARGS) $(if $(PARTIAL),--partial)
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/overhead.py --short
+	$(BIN)/python benchmarks/step.py --short
+	$(BIN)/python benchmarks/load.py --short
+
+clean:
+	rm -rf $(VENV) node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
