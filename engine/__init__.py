@@ -2,6 +2,7 @@
 
 from engine.batch import Batch, Join, RowOutput, RowWork, Runner, Sampled, StepOutput
 from engine.config import EngineConfig, Limits, ModelInfo
+from engine.engine import Engine
 from engine.errors import (
     EngineError,
     EngineStopped,
@@ -16,10 +17,14 @@ from engine.errors import (
 from engine.outputs import Delta, Finish, FinishReason, PromptToken, Token, TopToken, Usage
 from engine.sampling_params import LogprobsMode, SamplingParams
 from engine.stats import EngineStats, Observer, SequenceStats, StepStats
+from engine.stream import Burst, TokenStream
+from engine.tokenizer import Messages, TextSpan
 
 __all__ = [
     "Batch",
+    "Burst",
     "Delta",
+    "Engine",
     "EngineConfig",
     "EngineError",
     "EngineStats",
@@ -32,6 +37,7 @@ __all__ = [
     "Limits",
     "LoadError",
     "LogprobsMode",
+    "Messages",
     "ModelInfo",
     "Observer",
     "Overloaded",
@@ -47,7 +53,9 @@ __all__ = [
     "StepOutput",
     "StepStats",
     "TemplateError",
+    "TextSpan",
     "Token",
+    "TokenStream",
     "TopToken",
     "Usage",
 ]

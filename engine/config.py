@@ -40,7 +40,7 @@ class EngineConfig:
     """Tokens of one KV block."""
     is_prefix_caching: bool = True
     max_waiting: int = 128
-    """Sequences in the waiting room."""
+    """Sequences in the waiting room, beside those that a free row takes at the next step."""
     max_waiting_tokens: int = 1_000_000
     """Prompt tokens in the waiting room."""
     max_queue_s: float | None = None
@@ -60,7 +60,6 @@ class EngineConfig:
             "max_batch_tokens",
             "max_cache_tokens",
             "block_size",
-            "max_waiting",
             "max_waiting_tokens",
             "max_input_tokens",
             "max_total_tokens",
@@ -69,6 +68,10 @@ class EngineConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise LoadError(f"{field} must be at least 1. Given: {value}")
+        if self.max_waiting < 0:
+            raise LoadError(f"max_waiting must not be negative. Given: {self.max_waiting}")
+        if self.max_queue_s is not None and not self.max_queue_s > 0.0:
+            raise LoadError(f"max_queue_s must be above 0. Given: {self.max_queue_s}")
         if not 0.0 < self.memory_fraction <= 1.0:
             raise LoadError(
                 f"memory_fraction must be above 0 and at most 1. Given: {self.memory_fraction}"

@@ -1,0 +1,295 @@
+"""Engine: the step loop, and the way in and out of it.
+
+One coroutine asks the Scheduler for a batch, awaits the runner's thread, and hands what was gained
+to the streams. Decides nothing itself; the event loop only ever waits here.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from engine.batch import Batch, Runner
+from engine.config import Limits, ModelInfo
+from engine.detokenizer import Detokenizer
+from engine.errors import EngineError, EngineStopped, GenerationFailed, PromptTooLong
+from engine.outputs import FinishReason
+from engine.sampling_params import SamplingParams
+from engine.scheduler import Gain, Scheduler, Update
+from engine.sequence import Sequence
+from engine.stats import EngineStats, Observer, SequenceStats, StepStats
+from engine.stream import TokenStream
+from engine.tokenizer import Messages, TextSpan, Tokenizer
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_MAX_INLINE_CHARS = 1000
+"""Longer texts are encoded on a thread: a token costs 1-2 µs, the hand-off some 25."""
+_MAX_FAILED_STEPS = 3
+"""So many steps that raise in a row, without one that works, and the engine calls itself sick."""
+
+
+class Engine:
+    """A loaded model that generates; use it as an asynchronous context."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        tokenizer: Tokenizer,
+        info: ModelInfo,
+        observer: Observer,
+        num_tokenizer_workers: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.info = info
+        self.tokenizer = tokenizer
+        self.num_tokenizer_workers = num_tokenizer_workers
+        self._runner = runner
+        self._scheduler = scheduler
+        self._observer = observer
+        self._clock = clock
+        self._compute = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._encoders = ThreadPoolExecutor(num_tokenizer_workers, thread_name_prefix="tokenizer")
+        self._streams: dict[int, tuple[TokenStream, int]] = {}
+        self._num_submitted = 0
+        self._has_work = asyncio.Event()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+        self._is_draining = False
+        self._num_failed_steps = 0
+        self._last_step_at = clock()
+        self._finished_at: deque[float] = deque(maxlen=64)
+        self._loop_task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop_task = asyncio.create_task(self._run(), name="step loop")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the step loop; what has not finished ends with EngineStopped."""
+        assert self._loop_task is not None
+        self._is_draining = True
+        self._loop_task.cancel()
+        await asyncio.wait([self._loop_task])
+        await asyncio.to_thread(self._compute.shutdown)
+        await asyncio.to_thread(self._encoders.shutdown)
+        self._end_all(EngineStopped("the server is shutting down"))
+        self._runner.close()
+
+    @property
+    def limits(self) -> Limits:
+        """What the engine may do, settled at load."""
+        return self._scheduler.limits
+
+    @property
+    def is_healthy(self) -> bool:
+        """Tell whether the step loop turns and steps do not keep failing."""
+        return self._is_alive and self._num_failed_steps < _MAX_FAILED_STEPS
+
+    @property
+    def is_draining(self) -> bool:
+        """Tell whether new sequences are refused for good."""
+        return self._is_draining
+
+    def submit(
+        self, prompt_ids: list[int], params: SamplingParams, stream: TokenStream, index: int = 0
+    ) -> None:
+        """Generate from these ids into the stream, under this index.
+
+        Raises PromptTooLong when it can never fit, Overloaded when there is no room now,
+        EngineStopped while draining. Whoever reads the stream closes it.
+        """
+        if self._is_draining or not self._is_alive:
+            raise EngineStopped("the engine takes no more sequences")
+        self._check_fit(prompt_ids, params)
+        self._num_submitted += 1
+        detokenizer = Detokenizer(
+            self.tokenizer, prompt_ids, params.stop, keep_stop=params.keep_stop
+        )
+        sequence = Sequence(self._num_submitted, prompt_ids, params, detokenizer, self._clock())
+        self._scheduler.add(sequence)
+        self._streams[sequence.sequence_id] = (stream, index)
+        stream.open(index, partial(self._abort, sequence))
+        self._is_empty.clear()
+        self._has_work.set()
+
+    async def encode(self, text: str) -> list[int]:
+        """Encode a prompt, off the loop when it is long."""
+        return await self._off_loop(len(text), partial(self.tokenizer.encode, text))
+
+    async def encode_chat(self, messages: Messages, *, is_continued: bool = False) -> list[int]:
+        """Render messages and encode them, off the loop when they are long; TemplateError."""
+        return await self._off_loop(
+            _num_characters(messages),
+            partial(self.tokenizer.encode_chat, messages, is_continued=is_continued),
+        )
+
+    async def render_chat(self, messages: Messages, *, is_continued: bool = False) -> str:
+        """Render messages by the model's template, off the loop when they are long."""
+        return await self._off_loop(
+            _num_characters(messages),
+            partial(self.tokenizer.render_chat, messages, is_continued=is_continued),
+        )
+
+    async def spans(self, text: str, *, add_special_tokens: bool) -> list[TextSpan]:
+        """Encode and say where each token lies, off the loop when the text is long."""
+        return await self._off_loop(
+            len(text), partial(self.tokenizer.spans, text, add_special_tokens=add_special_tokens)
+        )
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new, wait for what runs, and end what is left after the timeout."""
+        self._is_draining = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._is_empty.wait()
+        except TimeoutError:
+            self._end_all(EngineStopped("the server is shutting down"))
+
+    def stats(self) -> EngineStats:
+        """Describe the engine as it is now."""
+        scheduler, pool, now = self._scheduler, self._scheduler.pool, self._clock()
+        span = now - self._finished_at[0] if self._finished_at else 0.0
+        return EngineStats(
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting),
+            num_waiting_tokens=scheduler.waiting.num_tokens,
+            num_blocks=pool.num_blocks,
+            num_free_blocks=pool.num_free,
+            num_cached_blocks=pool.num_cached,
+            block_size=pool.block_size,
+            num_running_tokens=sum(s.num_tokens for s in scheduler.running.values()),
+            seconds_since_step=now - self._last_step_at,
+            finish_rate=len(self._finished_at) / span if span > 0 else 0.0,
+        )
+
+    @property
+    def _is_alive(self) -> bool:
+        return self._loop_task is not None and not self._loop_task.done()
+
+    async def _run(self) -> None:
+        """Step for ever; the one place where a broad catch keeps a bug from being silent."""
+        try:
+            while True:
+                await self._step()
+        except Exception:
+            logger.critical("the step loop has died", exc_info=True)
+            self._end_all(EngineStopped("the engine has died"))
+            raise
+
+    async def _step(self) -> None:
+        start = self._clock()
+        self._hand_over(self._scheduler.expire(start))
+        num_preempted = self._scheduler.num_preempted
+        batch = self._scheduler.schedule(start)
+        if batch is None:
+            self._has_work.clear()
+            await self._has_work.wait()
+            return
+        self._tell_started()
+        scheduled = self._clock()
+        update = await self._execute(batch)
+        done = self._clock()
+        self._last_step_at = done
+        self._hand_over(update.gains)
+        self._observer.on_tokens(tuple(update.first_token_s), tuple(update.gaps_s))
+        num_decode = sum(1 for row in batch.work if row.num_tokens == 1)
+        self._observer.on_step(
+            StepStats(
+                duration_s=done - scheduled,
+                schedule_s=scheduled - start,
+                update_s=self._clock() - done,
+                num_prefill_tokens=batch.num_tokens - num_decode,
+                num_decode_tokens=num_decode,
+                num_running=len(self._scheduler.running),
+                num_waiting=len(self._scheduler.waiting),
+                num_joined=len(batch.join),
+                num_preempted=self._scheduler.num_preempted - num_preempted,
+                num_free_blocks=self._scheduler.pool.num_free,
+                is_failed=self._num_failed_steps > 0,
+            )
+        )
+
+    async def _execute(self, batch: Batch) -> Update:
+        """Await the one thing that computes; a step that raises fails its own rows only."""
+        loop = asyncio.get_running_loop()
+        try:
+            output = await loop.run_in_executor(self._compute, self._runner.execute, batch)
+        except Exception as error:
+            logger.exception("step %d of %d rows failed", batch.step, len(batch.work))
+            self._num_failed_steps += 1
+            message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return self._scheduler.fail(GenerationFailed(message), self._clock())
+        self._num_failed_steps = 0
+        return self._scheduler.update(output, self._clock())
+
+    def _tell_started(self) -> None:
+        for sequence in self._scheduler.started:
+            assert sequence.started_at is not None
+            self._observer.on_started(sequence.started_at - sequence.submitted_at)
+        for lookup in self._scheduler.lookups:
+            self._observer.on_prefix_lookup(lookup.num_tokens, lookup.num_hit)
+
+    def _hand_over(self, gains: Iterable[Gain]) -> None:
+        for sequence, delta in gains:
+            stream, index = self._streams[sequence.sequence_id]
+            if delta.finish is not None:
+                self._forget(sequence, SequenceStats(delta.finish.reason, delta.finish.usage))
+            stream.put(index, delta)
+
+    def _abort(self, sequence: Sequence) -> None:
+        """End a sequence whose reader has left; nobody is told but the observer."""
+        gain = self._scheduler.abort(sequence, self._clock())
+        if gain is not None:
+            finish = gain[1].finish
+            assert finish is not None
+            self._forget(sequence, SequenceStats(FinishReason.ABORT, finish.usage))
+
+    def _end_all(self, error: EngineError) -> None:
+        """End every sequence with an error that its reader will see."""
+        scheduler = self._scheduler
+        for sequence in [*scheduler.running.values(), *scheduler.waiting]:
+            gain = scheduler.abort(sequence, self._clock(), error)
+            if gain is not None:
+                self._hand_over([gain])
+
+    def _forget(self, sequence: Sequence, stats: SequenceStats) -> None:
+        del self._streams[sequence.sequence_id]
+        self._finished_at.append(self._clock())
+        self._observer.on_finished(stats)
+        if not self._streams:
+            self._is_empty.set()
+
+    def _check_fit(self, prompt_ids: list[int], params: SamplingParams) -> None:
+        limit = self.limits.max_total_tokens
+        num_tokens = len(prompt_ids) + params.max_new_tokens
+        if not prompt_ids:
+            raise PromptTooLong("the prompt has no tokens, at least 1 is needed")
+        if num_tokens > limit:
+            raise PromptTooLong(
+                f"`inputs` tokens + `max_new_tokens` must be <= {limit}. "
+                f"Given: {len(prompt_ids)} `inputs` tokens and "
+                f"{params.max_new_tokens} `max_new_tokens`"
+            )
+
+    async def _off_loop(self, size: int, work: Callable[[], T]) -> T:
+        if size <= _MAX_INLINE_CHARS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, work)
+
+
+def _num_characters(messages: Messages) -> int:
+    return sum(len(str(message.get("content") or "")) for message in messages)

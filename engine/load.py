@@ -1,0 +1,181 @@
+"""load: the only place that joins tokenizer, model, cache, runner and scheduler to an Engine."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from engine.batch import Batch, Join, RowWork
+from engine.compute.kv_cache import KVCache, free_memory_bytes
+from engine.compute.model import Model
+from engine.compute.runner import ModelRunner, keep_freed_memory
+from engine.compute.sampler import Sampler
+from engine.config import EngineConfig, Limits, ModelInfo
+from engine.engine import Engine
+from engine.errors import LoadError
+from engine.sampling_params import SamplingParams
+from engine.scheduler import Scheduler
+from engine.stats import Observer
+from engine.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_BATCH_TOKENS = {"cpu": 512, "cuda": 2048}
+
+
+def load(config: EngineConfig, observer: Observer) -> Engine:
+    """Load a model and make it ready to serve; blocks for as long as that takes.
+
+    Raises LoadError, whose message tells the operator what to do.
+    """
+    keep_freed_memory()
+    num_threads = config.num_threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(num_threads)
+    tokenizer = _load_tokenizer(config)
+    model = Model(config)
+    limits = _settle(config, model)
+    cache = KVCache(model.shapes, limits.num_blocks, limits.block_size, model.dtype, model.device)
+    model.attention.attach(cache)
+    eos_token_ids = model.eos_token_ids or _ids(tokenizer.eos_token_id)
+    sampler = Sampler(
+        model.vocab_size,
+        eos_token_ids,
+        config.watermark_gamma,
+        config.watermark_delta,
+        model.device,
+    )
+    runner = ModelRunner(
+        model, cache, sampler, limits.max_batch_size, limits.max_total_tokens, num_threads
+    )
+    _warm_up(runner, limits)
+    info = ModelInfo(
+        model_id=config.model,
+        revision=config.revision,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        num_parameters=model.num_parameters,
+        vocab_size=model.vocab_size,
+        max_position=model.max_position,
+    )
+    scheduler = Scheduler(limits, tokenizer, eos_token_ids)
+    return Engine(runner, scheduler, tokenizer, info, observer, config.num_tokenizer_workers)
+
+
+def _load_tokenizer(config: EngineConfig) -> Tokenizer:
+    try:
+        fast = AutoTokenizer.from_pretrained(
+            config.model,
+            revision=config.revision,
+            cache_dir=config.cache_dir,
+            trust_remote_code=config.trust_remote_code,
+            clean_up_tokenization_spaces=False,
+        )
+    except Exception as error:  # the libraries raise a dozen kinds, all for the operator
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise LoadError(f"cannot load the tokenizer of {config.model}: {reason[0]}") from error
+    if not fast.is_fast:
+        raise LoadError(
+            f"the tokenizer of {config.model} has no fast form: a tokenizer.json is needed"
+        )
+    if config.chat_template_path is not None:
+        fast.chat_template = _read_template(config.chat_template_path)
+    return Tokenizer(fast)
+
+
+def _read_template(path: Path) -> str:
+    try:
+        template: Any = json.loads(path.read_text())["chat_template"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LoadError(
+            f"{path} is not a tokenizer configuration with a `chat_template`: {error}"
+        ) from error
+    return str(template)
+
+
+def _settle(config: EngineConfig, model: Model) -> Limits:
+    """Work out every limit that the operator left open, and say so."""
+    size = config.block_size
+    bytes_per_token = sum(shape.num_bytes(model.dtype) for shape in model.shapes)
+    wanted = config.max_total_tokens or model.max_position
+    if config.max_total_tokens is not None and config.max_total_tokens > model.max_position:
+        raise LoadError(
+            f"max_total_tokens must be at most {model.max_position}, the positions that the model "
+            f"knows. Given: {config.max_total_tokens}"
+        )
+    free = free_memory_bytes(model.device)
+    fitting = int(free * config.memory_fraction) // (bytes_per_token * size)
+    useful = config.max_batch_size * -(-wanted // size)
+    num_blocks = min(fitting, useful)
+    if config.max_cache_tokens is not None:
+        num_blocks = config.max_cache_tokens // size
+        if num_blocks > free // (bytes_per_token * size):
+            raise LoadError(
+                f"the KV cache of {config.max_cache_tokens} tokens needs "
+                f"{_mib(num_blocks * size * bytes_per_token)}, but {_mib(free)} are free"
+            )
+    if num_blocks < 1:
+        raise LoadError(
+            f"no memory for one block of {size} tokens ({_mib(size * bytes_per_token)}): "
+            f"{_mib(free)} are free, of which the cache may take {config.memory_fraction:.0%}"
+        )
+    max_total = min(wanted, num_blocks * size)
+    if config.max_total_tokens is not None and max_total < config.max_total_tokens:
+        raise LoadError(
+            f"max_total_tokens is {config.max_total_tokens}, but the KV cache holds only "
+            f"{num_blocks * size} tokens"
+        )
+    max_input = config.max_input_tokens or max_total - 1
+    if max_input >= max_total:
+        raise LoadError(
+            f"max_input_tokens must be below max_total_tokens ({max_total}). Given: {max_input}"
+        )
+    logger.info(
+        "KV cache: %d blocks of %d tokens, %s; at most %d tokens a sequence, %d rows a step",
+        num_blocks,
+        size,
+        _mib(num_blocks * size * bytes_per_token),
+        max_total,
+        config.max_batch_size,
+    )
+    default_tokens = max(_DEFAULT_BATCH_TOKENS[model.device.type], config.max_batch_size)
+    return Limits(
+        num_blocks=num_blocks,
+        block_size=size,
+        max_batch_size=config.max_batch_size,
+        max_batch_tokens=config.max_batch_tokens or default_tokens,
+        max_waiting=config.max_waiting,
+        max_waiting_tokens=max(config.max_waiting_tokens, max_input),
+        max_queue_s=config.max_queue_s,
+        max_input_tokens=max_input,
+        max_total_tokens=max_total,
+        is_prefix_caching=config.is_prefix_caching,
+    )
+
+
+def _warm_up(runner: ModelRunner, limits: Limits) -> None:
+    """Run the largest step once, so that its memory is proven and its kernels are chosen."""
+    num_tokens = min(limits.max_batch_tokens, limits.max_input_tokens)
+    blocks = tuple(range(-(-num_tokens // limits.block_size)))
+    logger.info("warming up with a step of %d tokens", num_tokens)
+    join = Join(
+        sequence_id=0,
+        token_ids=(0,) * num_tokens,
+        num_prompt_tokens=num_tokens,
+        num_computed_tokens=0,
+        blocks=blocks,
+        params=SamplingParams(max_new_tokens=1),
+    )
+    runner.execute(Batch(0, (), (join,), (RowWork(0, num_tokens, 1, True),)))
+    runner.execute(Batch(0, (0,), (), ()))
+
+
+def _ids(token_id: int | None) -> tuple[int, ...]:
+    return () if token_id is None else (token_id,)
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"

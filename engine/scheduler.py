@@ -1,0 +1,351 @@
+"""Scheduler: which sequences take part in the next step, and what became of them after it.
+
+Decides without waiting: no clock, no locks, no tensors. `schedule` and `update` alternate; `add`
+and `abort` may come at any time between them. Blocks are given out in `schedule` alone, so a block
+freed while a step computes is not another's before that step has ended.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from engine.admission import AdmissionQueue
+from engine.batch import Batch, Join, RowOutput, RowWork, Sampled, StepOutput
+from engine.blocks import BlockPool, Prefix
+from engine.config import Limits
+from engine.detokenizer import Piece, Vocabulary
+from engine.errors import EngineError, GenerationFailed, Overloaded
+from engine.outputs import Delta, Finish, FinishReason, PromptToken, Token, TopToken
+from engine.sequence import Sequence, State
+
+Gain = tuple[Sequence, Delta]
+
+
+@dataclass(slots=True)
+class Update:
+    """What one step brought."""
+
+    gains: list[Gain] = field(default_factory=list)
+    first_token_s: list[float] = field(default_factory=list)
+    gaps_s: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What the prefix cache knew of a prompt, in tokens."""
+
+    num_tokens: int
+    num_hit: int
+
+
+class Scheduler:
+    """The only one that changes sequences and the block pool."""
+
+    def __init__(
+        self, limits: Limits, vocabulary: Vocabulary, eos_token_ids: Iterable[int]
+    ) -> None:
+        self.limits = limits
+        self.pool = BlockPool(limits.num_blocks, limits.block_size)
+        self.waiting = AdmissionQueue(
+            limits.max_waiting, limits.max_waiting_tokens, limits.max_queue_s
+        )
+        self.running: dict[int, Sequence] = {}
+        """In the order they started; the newest is preempted first."""
+        self.num_preempted = 0
+        self.started: list[Sequence] = []
+        """Those that the last `schedule` started for the first time."""
+        self.lookups: list[Lookup] = []
+        """What the last `schedule` looked up in the prefix cache."""
+        self._vocabulary = vocabulary
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._rows: set[int] = set()
+        """Sequences that the runner holds a row for."""
+        self._batch: Batch | None = None
+        self._num_steps = 0
+
+    @property
+    def num_sequences(self) -> int:
+        """Count all that have not finished."""
+        return len(self.running) + len(self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a new sequence into the waiting room; raises Overloaded when it is full."""
+        self.waiting.push(sequence, max(0, self.limits.max_batch_size - len(self.running)))
+
+    def schedule(self, now: float) -> Batch | None:
+        """Choose the next step's rows: running ones first, then waiting ones while there is room.
+
+        None when nothing is to be computed.
+        """
+        assert self._batch is None, "This is a bug. The last step was not updated."
+        self.started, self.lookups = [], []
+        joins: list[Join] = []
+        work: list[RowWork] = []
+        num_preempted = self.num_preempted
+        budget = self.limits.max_batch_tokens
+        for sequence in list(self.running.values()):
+            if sequence.state is State.RUNNING and (row := self._continue(sequence, budget, work)):
+                work.append(row)
+                budget -= row.num_tokens
+        while budget > 0 and self.num_preempted == num_preempted:
+            started = self._start_next(now, budget)
+            if started is None:
+                break
+            join, row = started
+            joins.append(join)
+            work.append(row)
+            budget -= row.num_tokens
+        if not work:
+            return None
+        leave = tuple(self._rows - (self.running.keys() - {join.sequence_id for join in joins}))
+        self._rows = set(self.running)
+        self._num_steps += 1
+        self._batch = Batch(self._num_steps, leave, tuple(joins), tuple(work))
+        return self._batch
+
+    def update(self, output: StepOutput, now: float) -> Update:
+        """Give each sequence its tokens and text; end those that are done and free their blocks."""
+        batch = self._take_batch(output.step)
+        update = Update()
+        for work, row in zip(batch.work, output.rows, strict=True):
+            assert work.sequence_id == row.sequence_id, "This is a bug. Rows are out of order."
+            sequence = self.running.get(row.sequence_id)
+            if sequence is not None:
+                delta = self._update_row(sequence, work, row, now, update)
+                if delta is not None:
+                    update.gains.append((sequence, delta))
+        return update
+
+    def fail(self, error: EngineError, now: float) -> Update:
+        """End every sequence of the step that raised; the others are not touched."""
+        batch = self._batch
+        assert batch is not None, "This is a bug. No step is computing."
+        self._batch = None
+        update = Update()
+        for work in batch.work:
+            sequence = self.running.get(work.sequence_id)
+            if sequence is not None:
+                finish = self._finish(sequence, FinishReason.ERROR, now, error=error)
+                update.gains.append((sequence, Delta((), finish)))
+        return update
+
+    def abort(
+        self, sequence: Sequence, now: float, error: EngineError | None = None
+    ) -> Gain | None:
+        """End a sequence at once, whatever it is doing; None when it had ended by itself."""
+        if sequence.state is State.FINISHED:
+            return None
+        reason = FinishReason.ABORT if error is None else FinishReason.ERROR
+        return sequence, Delta((), self._finish(sequence, reason, now, error=error))
+
+    def expire(self, now: float) -> list[Gain]:
+        """End those that have waited too long."""
+        limit = self.waiting.max_queue_s
+        gains = []
+        for sequence in self.waiting.expired(now):
+            error = Overloaded(f"no room came free within the {limit} s a request may wait")
+            if (gain := self.abort(sequence, now, error)) is not None:
+                gains.append(gain)
+        return gains
+
+    def check(self) -> None:
+        """Assert the invariants; tests call it after every move."""
+        self.pool.check(b for sequence in self.running.values() for b in sequence.blocks)
+        for sequence in self.running.values():
+            assert sequence.state is State.RUNNING, f"{sequence!r} is among the running"
+            assert sequence.num_computed <= sequence.num_tokens, f"{sequence!r} is ahead of itself"
+            room = len(sequence.blocks) * self.limits.block_size
+            assert sequence.num_computed <= room, f"{sequence!r} computed more than it has room for"
+        for sequence in self.waiting:
+            assert sequence.state is State.WAITING, f"{sequence!r} is among the waiting"
+            assert not sequence.blocks, f"{sequence!r} waits with blocks"
+            assert sequence.sequence_id not in self.running, f"{sequence!r} is in two places"
+        num_new = sum(s.num_prompt for s in self.waiting if s.started_at is None)
+        assert self.waiting.num_tokens == num_new, "the waiting room has miscounted"
+        assert len(self.running) <= self.limits.max_batch_size
+
+    # -- schedule
+
+    def _continue(self, sequence: Sequence, budget: int, work: list[RowWork]) -> RowWork | None:
+        """Plan a running sequence's share, preempting the newest while blocks are missing."""
+        num_after = len(self.running) - len(work) - 1
+        num_tokens = min(sequence.num_tokens - sequence.num_computed, max(1, budget - num_after))
+        missing = self._num_missing(sequence, num_tokens)
+        while missing > self.pool.num_free:
+            newest = next(reversed(self.running.values()))
+            self._preempt(newest)
+            if newest is sequence:
+                return None
+        new_blocks = self.pool.take(missing)
+        sequence.blocks += new_blocks
+        return self._work(sequence, num_tokens, tuple(new_blocks))
+
+    def _start_next(self, now: float, budget: int) -> tuple[Join, RowWork] | None:
+        """Start the first in line, if a row and the blocks for all its tokens are free."""
+        sequence = self.waiting.first()
+        if sequence is None or len(self.running) >= self.limits.max_batch_size:
+            return None
+        chain = self._find_prefix(sequence)
+        num_blocks = -(-sequence.num_tokens // self.limits.block_size)
+        if num_blocks - len(chain) > self.pool.num_free_after(chain):
+            return None
+        self.waiting.remove(sequence)
+        sequence.move("start")
+        self.running[sequence.sequence_id] = sequence
+        shared = self.pool.share(chain)
+        sequence.blocks = shared + self.pool.take(num_blocks - len(chain))
+        sequence.num_computed = len(chain) * self.limits.block_size
+        sequence.num_remembered = len(chain)
+        sequence.prefix = chain[-1] if chain else None
+        if sequence.started_at is None:
+            sequence.started_at = now
+            sequence.num_cached = sequence.num_computed
+            self.started.append(sequence)
+            self.lookups.append(Lookup(sequence.num_prompt, sequence.num_computed))
+        join = Join(
+            sequence_id=sequence.sequence_id,
+            token_ids=tuple(sequence.token_ids),
+            num_prompt_tokens=sequence.num_prompt,
+            num_computed_tokens=sequence.num_computed,
+            blocks=tuple(sequence.blocks),
+            params=sequence.params,
+        )
+        num_tokens = min(sequence.num_tokens - sequence.num_computed, budget)
+        return join, self._work(sequence, num_tokens, ())
+
+    def _find_prefix(self, sequence: Sequence) -> list[Prefix]:
+        """Look for known blocks; at least one token is left to compute, for its logits."""
+        if not self.limits.is_prefix_caching or sequence.wants_prompt_logprobs:
+            return []
+        return self.pool.find(sequence.token_ids, sequence.num_tokens - 1)
+
+    def _num_missing(self, sequence: Sequence, num_tokens: int) -> int:
+        end = sequence.num_computed + num_tokens
+        return max(0, -(-end // self.limits.block_size) - len(sequence.blocks))
+
+    def _work(self, sequence: Sequence, num_tokens: int, new_blocks: tuple[int, ...]) -> RowWork:
+        is_sampled = sequence.num_computed + num_tokens == sequence.num_tokens
+        num_logits = num_tokens if sequence.wants_prompt_logprobs else int(is_sampled)
+        return RowWork(sequence.sequence_id, num_tokens, num_logits, is_sampled, new_blocks)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Send a sequence back to the head of the line; it goes on from its own tokens later."""
+        sequence.move("preempt")
+        self._give_up_blocks(sequence)
+        self.waiting.push_front(sequence)
+        self.num_preempted += 1
+
+    def _give_up_blocks(self, sequence: Sequence, *, is_broken: bool = False) -> None:
+        del self.running[sequence.sequence_id]
+        self.pool.release(sequence.blocks, is_broken=is_broken)
+        sequence.blocks = []
+        sequence.num_computed = 0
+        sequence.num_remembered = 0
+        sequence.prefix = None
+        if sequence.wants_prompt_logprobs:
+            sequence.prompt_logprobs = []
+
+    # -- update
+
+    def _take_batch(self, step: int) -> Batch:
+        batch, self._batch = self._batch, None
+        assert batch is not None, "This is a bug. No step is computing."
+        assert batch.step == step, "This is a bug. The answer is another step's."
+        return batch
+
+    def _update_row(
+        self, sequence: Sequence, work: RowWork, row: RowOutput, now: float, update: Update
+    ) -> Delta | None:
+        if row.error is not None:
+            failed = GenerationFailed(row.error)
+            return Delta((), self._finish(sequence, FinishReason.ERROR, now, error=failed))
+        sequence.num_computed += work.num_tokens
+        sequence.prompt_logprobs += row.prompt_logprobs
+        self._remember_blocks(sequence)
+        tokens: list[Token] = []
+        finish = None
+        for sampled in row.sampled:
+            gap = sequence.append(sampled, now)
+            if gap is None:
+                update.first_token_s.append(now - sequence.submitted_at)
+            else:
+                update.gaps_s.append(gap)
+            token, finish = self._read(sequence, sampled, now)
+            tokens.append(token)
+            if finish is not None:
+                break
+        return Delta(tuple(tokens), finish) if tokens else None
+
+    def _remember_blocks(self, sequence: Sequence) -> None:
+        """Let others find the blocks that are full and computed by now."""
+        if not self.limits.is_prefix_caching:
+            return
+        size = self.limits.block_size
+        while (sequence.num_remembered + 1) * size <= sequence.num_computed:
+            start = sequence.num_remembered * size
+            sequence.prefix = self.pool.remember(
+                sequence.prefix,
+                sequence.token_ids[start : start + size],
+                sequence.blocks[sequence.num_remembered],
+            )
+            sequence.num_remembered += 1
+
+    def _read(
+        self, sequence: Sequence, sampled: Sampled, now: float
+    ) -> tuple[Token, Finish | None]:
+        """Turn a new token to text and see whether the sequence ends with it."""
+        is_stopping = sequence.num_output > sequence.params.min_new_tokens
+        piece = sequence.detokenizer.push(sampled.token_id, is_stopping=is_stopping)
+        visible = piece.visible
+        reason = self._finish_reason(sequence, sampled.token_id, piece)
+        if reason is not None and piece.stop is None:
+            visible += sequence.detokenizer.flush()
+        finish = None if reason is None else self._finish(sequence, reason, now, stop=piece.stop)
+        top = tuple(self._top_token(token_id, logprob) for token_id, logprob in sampled.top)
+        token = Token(sampled.token_id, piece.text, visible, piece.is_special, sampled.logprob, top)
+        return token, finish
+
+    def _finish_reason(
+        self, sequence: Sequence, token_id: int, piece: Piece
+    ) -> FinishReason | None:
+        """Apply the order of the tests: TGI says length first, OpenAI last."""
+        params = sequence.params
+        is_full = sequence.num_output >= params.max_new_tokens
+        is_early = sequence.num_output <= params.min_new_tokens
+        if is_full and params.length_first:
+            return FinishReason.LENGTH
+        if token_id in self._eos_token_ids and not (params.ignore_eos or is_early):
+            return FinishReason.EOS_TOKEN
+        if piece.stop is not None:
+            return FinishReason.STOP_SEQUENCE
+        return FinishReason.LENGTH if is_full else None
+
+    def _top_token(self, token_id: int, logprob: float) -> TopToken:
+        special = self._vocabulary.special_text(token_id)
+        text = self._vocabulary.decode([token_id]) if special is None else special
+        return TopToken(token_id, text, logprob, special is not None)
+
+    def _finish(
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        now: float,
+        stop: str | None = None,
+        error: EngineError | None = None,
+    ) -> Finish:
+        """End a sequence, the one place that does, and free what it held."""
+        prompt = self._prompt_tokens(sequence)
+        if sequence.state is State.WAITING:
+            self.waiting.remove(sequence)
+        else:
+            self._give_up_blocks(sequence, is_broken=reason is FinishReason.ERROR)
+        sequence.move("finish")
+        return Finish(reason, sequence.detokenizer.text, sequence.usage(now), stop, error, prompt)
+
+    def _prompt_tokens(self, sequence: Sequence) -> tuple[PromptToken, ...]:
+        if not sequence.params.prompt_logprobs or sequence.wants_prompt_logprobs:
+            return ()
+        logprobs = [None, *sequence.prompt_logprobs]
+        return tuple(
+            PromptToken(i, self._vocabulary.special_text(i) or self._vocabulary.decode([i]), p)
+            for i, p in zip(sequence.token_ids[: sequence.num_prompt], logprobs, strict=True)
+        )

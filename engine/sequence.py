@@ -1,0 +1,133 @@
+"""Sequence: one generation's tokens, counts and state; the transition table lives here.
+
+There is no prefill state and no decode state: `num_computed` chases `num_tokens`.
+"""
+
+from collections.abc import Sequence as AbstractSequence
+from enum import StrEnum
+
+from engine.batch import Sampled
+from engine.blocks import Prefix
+from engine.detokenizer import Detokenizer
+from engine.outputs import Usage
+from engine.sampling_params import SamplingParams
+
+
+class State(StrEnum):
+    """Where a sequence is; it is in exactly one container for it."""
+
+    NEW = "new"
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+_NEXT = {
+    (State.NEW, "admit"): State.WAITING,
+    (State.WAITING, "start"): State.RUNNING,
+    (State.RUNNING, "preempt"): State.WAITING,
+    (State.RUNNING, "finish"): State.FINISHED,
+    (State.WAITING, "finish"): State.FINISHED,
+}
+
+
+class Sequence:
+    """One generation. Changed by the Scheduler alone, on the event loop."""
+
+    __slots__ = (
+        "blocks",
+        "detokenizer",
+        "first_token_at",
+        "last_token_at",
+        "num_cached",
+        "num_computed",
+        "num_prompt",
+        "num_remembered",
+        "params",
+        "prefix",
+        "prompt_logprobs",
+        "sequence_id",
+        "started_at",
+        "state",
+        "submitted_at",
+        "token_ids",
+    )
+
+    def __init__(
+        self,
+        sequence_id: int,
+        prompt_ids: AbstractSequence[int],
+        params: SamplingParams,
+        detokenizer: Detokenizer,
+        submitted_at: float = 0.0,
+    ) -> None:
+        self.sequence_id = sequence_id
+        self.params = params
+        self.detokenizer = detokenizer
+        self.state = State.NEW
+        self.token_ids = list(prompt_ids)
+        """Prompt and output."""
+        self.num_prompt = len(prompt_ids)
+        self.num_computed = 0
+        """Leading tokens whose keys and values lie in `blocks`."""
+        self.num_cached = 0
+        """Of the prompt, how many were found in the prefix cache at the first start."""
+        self.blocks: list[int] = []
+        self.prefix: Prefix | None = None
+        """The last block of this sequence that the prefix cache knows."""
+        self.num_remembered = 0
+        self.prompt_logprobs: list[float] = []
+        self.submitted_at = submitted_at
+        self.started_at: float | None = None
+        self.first_token_at: float | None = None
+        self.last_token_at: float | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.sequence_id} {self.state} {self.num_computed}/{self.num_tokens} tokens, "
+            f"{self.num_output} out, {len(self.blocks)} blocks>"
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """Count prompt and output."""
+        return len(self.token_ids)
+
+    @property
+    def num_output(self) -> int:
+        """Count the generated tokens."""
+        return len(self.token_ids) - self.num_prompt
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Tell whether prompt logprobs are still to be computed."""
+        return self.params.prompt_logprobs and len(self.prompt_logprobs) < self.num_prompt - 1
+
+    def move(self, event: str) -> None:
+        """Take one step of the transition table; anything else is a bug."""
+        state = _NEXT.get((self.state, event))
+        if state is None:
+            raise RuntimeError(f"This is a bug. {self!r} cannot {event}.")
+        self.state = state
+
+    def append(self, sampled: Sampled, now: float) -> float | None:
+        """Add one generated token; return the seconds since the last one, None for the first."""
+        gap = None if self.last_token_at is None else now - self.last_token_at
+        if self.first_token_at is None:
+            self.first_token_at = now
+        self.last_token_at = now
+        self.token_ids.append(sampled.token_id)
+        return gap
+
+    def usage(self, now: float) -> Usage:
+        """Add up what this sequence has cost by now."""
+        started_at = now if self.started_at is None else self.started_at
+        first = self.first_token_at
+        return Usage(
+            num_prompt_tokens=self.num_prompt,
+            num_cached_tokens=self.num_cached,
+            num_output_tokens=self.num_output,
+            queue_s=started_at - self.submitted_at,
+            inference_s=now - started_at,
+            first_token_s=None if first is None else first - self.submitted_at,
+        )

@@ -1,0 +1,94 @@
+import dataclasses
+import math
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.errors import LoadError
+
+COUNTS = [
+    "num_threads",
+    "max_batch_size",
+    "max_batch_tokens",
+    "max_cache_tokens",
+    "block_size",
+    "max_waiting_tokens",
+    "max_input_tokens",
+    "max_total_tokens",
+    "num_tokenizer_workers",
+]
+OPTIONAL = {
+    "num_threads",
+    "max_batch_tokens",
+    "max_cache_tokens",
+    "max_input_tokens",
+    "max_total_tokens",
+    "max_queue_s",
+}
+
+
+def build(**changes):
+    return EngineConfig(**{"model": "m", "max_batch_size": 1, **changes})
+
+
+@pytest.mark.parametrize("field", COUNTS)
+def test_a_count_is_at_least_one(field):
+    assert getattr(build(**{field: 1}), field) == 1
+    for value in (0, -1):
+        with pytest.raises(LoadError, match=f"^{field} must be at least 1. Given: {value}$"):
+            build(**{field: value})
+
+
+@pytest.mark.parametrize("field", sorted(OPTIONAL))
+def test_what_may_be_found_out_at_load_may_be_none(field):
+    assert getattr(build(**{field: None}), field) is None
+
+
+def test_nobody_may_have_to_wait_but_no_fewer():
+    assert build(max_waiting=0).max_waiting == 0
+    with pytest.raises(LoadError, match=r"^max_waiting must not be negative. Given: -1$"):
+        build(max_waiting=-1)
+
+
+@pytest.mark.parametrize("value", [5e-324, 0.5, 1.0])
+def test_a_share_of_memory_is_above_zero_and_at_most_one(value):
+    assert build(memory_fraction=value).memory_fraction == value
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1, math.nextafter(1.0, 2.0), math.inf, math.nan])
+def test_another_share_of_memory_is_refused(value):
+    with pytest.raises(LoadError, match=r"^memory_fraction must be above 0"):
+        build(memory_fraction=value)
+
+
+def test_the_budget_of_a_step_holds_a_token_of_each_row():
+    assert build(max_batch_tokens=8, max_batch_size=8).max_batch_tokens == 8
+    with pytest.raises(LoadError, match=r"\(7\) must hold at least one token of each row \(8\)"):
+        build(max_batch_tokens=7, max_batch_size=8)
+
+
+def test_a_prompt_leaves_room_for_a_token():
+    assert build(max_input_tokens=9, max_total_tokens=10).max_total_tokens == 10
+    for value in (10, 11):
+        with pytest.raises(LoadError, match=rf"\({value}\) must be below max_total_tokens \(10\)"):
+            build(max_input_tokens=value, max_total_tokens=10)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_a_limit_on_waiting_is_above_zero(value):
+    assert build(max_queue_s=0.5).max_queue_s == 0.5
+    with pytest.raises(LoadError, match="max_queue_s"):
+        build(max_queue_s=value)
+
+
+def test_the_defaults_are_sound():
+    config = EngineConfig(model="m")
+    assert config.max_batch_size >= 1
+    assert config.is_prefix_caching
+
+
+def test_a_configuration_is_frozen_and_given_by_name():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        build().model = "n"
+    with pytest.raises(TypeError):
+        EngineConfig("m")
