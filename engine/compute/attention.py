@@ -1,0 +1,340 @@
+"""PagedAttention: attention over the paged cache, for transformers' attention interface.
+
+A step's tokens arrive as one ragged row `[1, heads, tokens, dim]`: first the decodes (rows with one
+token, longest context first), then the prompt chunks. What does not change from layer to layer is
+worked out once a step, in a Plan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from engine.compute.kv_cache import KVCache, LayerShape
+
+_IGNORED = {
+    "dropout",
+    "is_causal",
+    "position_ids",
+    "cache_position",
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "return_dict",
+}
+"""Arguments of attention functions that mean nothing here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where one row's keys lie, and which of its tokens this step computes."""
+
+    blocks: NDArray[np.int64]
+    """Block table `[blocks]`, up to the row's last token of this step."""
+    start: int
+    """Position of its first token of this step."""
+    num_tokens: int
+
+    @property
+    def end(self) -> int:
+        """Count the row's tokens after this step."""
+        return self.start + self.num_tokens
+
+
+@dataclass(slots=True)
+class _Group:
+    """Decodes of similar length, padded to the longest and attended in one call."""
+
+    first: int
+    num_rows: int
+    blocks: Tensor
+    """`[rows, blocks]`; a row's padding repeats its own first block."""
+    positions: Tensor
+    """`[rows]`, of the one query each."""
+    gather: dict[int, Tensor] = field(default_factory=dict)
+    masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """One row's prompt chunk."""
+
+    first: int
+    context: Context
+    blocks: Tensor
+    """`[blocks]`"""
+    gather: dict[int, Tensor] = field(default_factory=dict)
+    masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Plan:
+    """One step's layout, the same for every layer."""
+
+    slots: Tensor
+    """Where each token's key and value go, `[tokens]`."""
+    groups: list[_Group]
+    chunks: list[_Chunk]
+
+
+class PagedAttention:
+    """The attention function of one model; `plan` is set before each step."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._dtype = dtype
+        self._device = device
+        self._cache: KVCache | None = None
+        self._plan: Plan | None = None
+        self._buffers: dict[str, Tensor] = {}
+        self.shapes: dict[int, LayerShape] = {}
+        """Seen while no cache is attached: what each layer wants to keep."""
+        self.num_calls = 0
+        self.unknown_arguments: set[str] = set()
+        self.windows: set[int] = set()
+
+    def attach(self, cache: KVCache) -> None:
+        """Read and write this cache from now on."""
+        self._cache = cache
+
+    def plan(self, contexts: Sequence[Context]) -> None:
+        """Lay out a step: decodes first, longest context first, then chunks."""
+        cache = self._cache
+        assert cache is not None
+        size = cache.block_size
+        slots = [_slots(context, size) for context in contexts]
+        num_decodes = sum(1 for context in contexts if context.num_tokens == 1)
+        groups = self._groups(contexts[:num_decodes])
+        chunks = []
+        first = num_decodes
+        for context in contexts[num_decodes:]:
+            chunks.append(_Chunk(first, context, self._tensor(context.blocks)))
+            first += context.num_tokens
+        self._plan = Plan(self._tensor(np.concatenate(slots)), groups, chunks)
+
+    def attend(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,
+        **others: Any,
+    ) -> tuple[Tensor, None]:
+        """Attend as transformers asks: `[1, heads, tokens, dim]` in, `[1, tokens, heads, dim]` out.
+
+        `s_aux` are attention sinks, one logit a head.
+        """
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        extras = _Extras(scale, sliding_window, softcap, s_aux)
+        if self._cache is None:
+            return self._observe(module, query, key, value, extras, others), None
+        assert self._plan is not None
+        layer = module.layer_idx
+        self._cache.write(layer, self._plan.slots, key[0], value[0])
+        out = query.new_empty((query.shape[2], query.shape[1], value.shape[-1]))
+        for group in self._plan.groups:
+            self._decode(layer, group, query[0], extras, out)
+        for chunk in self._plan.chunks:
+            self._prefill(layer, chunk, (query[0], key[0], value[0]), extras, out)
+        return out[None], None
+
+    # -- load
+
+    def _observe(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        extras: "_Extras",
+        others: dict[str, Any],
+    ) -> Tensor:
+        """Note what this layer asks for; answer as for one sequence alone."""
+        self.num_calls += 1
+        self.shapes[module.layer_idx] = LayerShape(key.shape[1], key.shape[-1], value.shape[-1])
+        self.unknown_arguments |= {
+            name for name, given in others.items() if given is not None and name not in _IGNORED
+        }
+        if extras.window is not None:
+            self.windows.add(extras.window)
+        num_tokens = query.shape[2]
+        positions = torch.arange(num_tokens, device=query.device)
+        mask = _mask(positions, num_tokens, extras.window, query.dtype)
+        q = query[0].unflatten(0, (key.shape[1], -1))
+        out = _attend(q, key[0][:, None], value[0][:, None], mask, extras, head_axis=1)
+        return out.flatten(0, 1).transpose(0, 1)[None]
+
+    # -- a step
+
+    def _groups(self, contexts: Sequence[Context]) -> list[_Group]:
+        """Split decodes, longest first, so that at most half of a group is padding."""
+        groups = []
+        first = 0
+        while first < len(contexts):
+            longest = len(contexts[first].blocks)
+            last = first
+            while last < len(contexts) and 2 * len(contexts[last].blocks) >= longest:
+                last += 1
+            members = contexts[first:last]
+            table = np.empty((len(members), longest), dtype=np.int64)
+            for row, context in enumerate(members):
+                table[row] = context.blocks[0]
+                table[row, : len(context.blocks)] = context.blocks
+            positions = np.array([context.start for context in members], dtype=np.int64)
+            groups.append(_Group(first, len(members), self._tensor(table), self._tensor(positions)))
+            first = last
+        return groups
+
+    def _decode(
+        self, layer: int, group: _Group, query: Tensor, extras: "_Extras", out: Tensor
+    ) -> None:
+        """Attend a group of single queries; the heads of one KV head share its keys as rows."""
+        assert self._cache is not None
+        num_kv_heads = self._cache.k[layer].shape[0]
+        rows = group.num_rows
+        keys, values = self._gather(layer, group, group.blocks)
+        keys = keys.view(num_kv_heads, rows, -1, keys.shape[-1])
+        values = values.view(num_kv_heads, rows, -1, values.shape[-1])
+        mask = group.masks.get(extras.window)
+        if mask is None:
+            mask = _mask(group.positions, keys.shape[2], extras.window, query.dtype)
+            group.masks[extras.window] = mask = mask[:, None]
+        part = slice(group.first, group.first + rows)
+        # [heads, rows, dim] -> [kv_heads, rows, heads of one KV head, dim]
+        q = query[:, part].unflatten(0, (num_kv_heads, -1)).transpose(1, 2)
+        attended = _attend(q, keys, values, mask, extras, head_axis=2)
+        out[part] = attended.permute(1, 0, 2, 3).flatten(1, 2)
+
+    def _prefill(
+        self,
+        layer: int,
+        chunk: _Chunk,
+        fresh: tuple[Tensor, Tensor, Tensor],
+        extras: "_Extras",
+        out: Tensor,
+    ) -> None:
+        """Attend one chunk to its row's cached tokens and itself."""
+        assert self._cache is not None
+        query, key, value = fresh
+        part = slice(chunk.first, chunk.first + chunk.context.num_tokens)
+        end = chunk.context.end
+        if chunk.context.start == 0:
+            keys, values = key[:, part], value[:, part]
+        else:
+            keys, values = self._gather(layer, chunk, chunk.blocks)
+            keys = keys.view(key.shape[0], -1, key.shape[-1])[:, :end]
+            values = values.view(value.shape[0], -1, value.shape[-1])[:, :end]
+        mask = None
+        if chunk.context.start > 0 or not extras.is_causal_enough(end):
+            mask = chunk.masks.get(extras.window)
+            if mask is None:
+                positions = torch.arange(chunk.context.start, end, device=query.device)
+                mask = _mask(positions, end, extras.window, query.dtype)
+                chunk.masks[extras.window] = mask
+        q = query[:, part].unflatten(0, (key.shape[0], -1))
+        attended = _attend(q, keys[:, None], values[:, None], mask, extras, head_axis=1)
+        out[part] = attended.flatten(0, 1).transpose(0, 1)
+
+    def _gather(self, layer: int, part: "_Group | _Chunk", blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy whole blocks into kept buffers, `[kv_heads * blocks, block * dim]` each."""
+        assert self._cache is not None
+        k, v = self._cache.k[layer], self._cache.v[layer]
+        num_kv_heads, num_blocks = k.shape[:2]
+        rows = part.gather.get(num_kv_heads)
+        if rows is None:
+            heads = torch.arange(num_kv_heads, device=blocks.device)[:, None] * num_blocks
+            rows = part.gather[num_kv_heads] = (heads + blocks.flatten()).flatten()
+        return self._select("k", k, rows), self._select("v", v, rows)
+
+    def _select(self, name: str, cache: Tensor, rows: Tensor) -> Tensor:
+        flat = cache.view(cache.shape[0] * cache.shape[1], -1)
+        num_elements = rows.shape[0] * flat.shape[1]
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape[0] < num_elements:
+            buffer = self._buffers[name] = cache.new_empty(num_elements + num_elements // 4)
+        out = buffer[:num_elements].view(rows.shape[0], flat.shape[1])
+        torch.index_select(flat, 0, rows, out=out)
+        return out.view(rows.shape[0] * cache.shape[2], cache.shape[3])
+
+    def _tensor(self, array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Extras:
+    """What a family adds to plain attention."""
+
+    scale: float
+    window: int | None
+    softcap: float | None
+    sinks: Tensor | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether the library's fused attention computes it."""
+        return self.softcap is None and self.sinks is None
+
+    def is_causal_enough(self, length: int) -> bool:
+        """Tell whether a whole prompt of this length needs no mask of its own."""
+        return self.is_plain and (self.window is None or self.window >= length)
+
+
+def _attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    extras: _Extras,
+    head_axis: int,
+) -> Tensor:
+    """Attend `query [kv_heads, a, b, dim]` to `keys [kv_heads, 1 or a, length, dim]`.
+
+    The heads of a KV head lie along `head_axis` of the query. No mask means causal.
+    """
+    if extras.is_plain:
+        keys = keys.expand(-1, query.shape[1], -1, -1)
+        values = values.expand(-1, query.shape[1], -1, -1)
+        return scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, is_causal=mask is None, scale=extras.scale
+        )
+    assert mask is not None
+    scores = (query @ keys.transpose(-1, -2)).float() * extras.scale
+    if extras.softcap is not None:
+        scores = torch.tanh(scores / extras.softcap) * extras.softcap
+    scores = scores + mask
+    if extras.sinks is not None:
+        shape = [query.shape[0], 1, 1, 1]
+        shape[head_axis] = -1
+        sinks = extras.sinks.float().view(shape).expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, sinks], dim=-1)
+    weights = scores.softmax(-1)[..., : keys.shape[-2]].to(query.dtype)
+    return weights @ values
+
+
+def _mask(positions: Tensor, length: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """Let each query see itself and what is before it, at most `window`; `[queries, length]`.
+
+    Added to the scores: seen is 0, unseen -inf.
+    """
+    keys = torch.arange(length, device=positions.device)
+    seen = keys <= positions[:, None]
+    if window is not None:
+        seen &= keys > positions[:, None] - window
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
+        ~seen, float("-inf")
+    )
+
+
+def _slots(context: Context, block_size: int) -> NDArray[np.int64]:
+    positions = np.arange(context.start, context.end)
+    return context.blocks[positions // block_size] * block_size + positions % block_size

@@ -1,0 +1,105 @@
+"""KVCache: the K and V tensors, their layout, and how many blocks fit in memory.
+
+Head-major blocks, `[kv_heads, blocks, block, dim]` for each layer: gathering a sequence's keys is
+one `index_select` of whole rows, and the result needs no transpose. Only this file and attention.py
+know the layout.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from mmap import mmap
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """What one attention layer keeps for each token; K and V may differ in width."""
+
+    num_kv_heads: int
+    k_dim: int
+    v_dim: int
+
+    def num_bytes(self, dtype: torch.dtype) -> int:
+        """Bytes of one token."""
+        return self.num_kv_heads * (self.k_dim + self.v_dim) * dtype.itemsize
+
+
+class KVCache:
+    """Keys and values of every block, for every layer."""
+
+    def __init__(
+        self,
+        shapes: Sequence[LayerShape],
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.k: list[Tensor] = []
+        """For each layer `[kv_heads, blocks, block, k_dim]`; zero before the first use."""
+        self.v: list[Tensor] = []
+        for shape in shapes:
+            size = (shape.num_kv_heads, num_blocks, block_size)
+            self.k.append(_zeros((*size, shape.k_dim), dtype, device))
+            self.v.append(_zeros((*size, shape.v_dim), dtype, device))
+
+    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Store this step's keys and values, `[kv_heads, tokens, dim]`, at `slots [tokens]`."""
+        for cache, new in ((self.k[layer], key), (self.v[layer], value)):
+            cache.view(cache.shape[0], -1, cache.shape[3]).index_copy_(1, slots, new)
+
+    def clear(self, blocks: Tensor) -> None:
+        """Zero blocks before they are given to a row.
+
+        A stale NaN in the unused end of a block would reach a row through `0 * NaN`.
+        """
+        for cache in (*self.k, *self.v):
+            cache.index_fill_(1, blocks, 0)
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Make a zero tensor; on a CPU its pages take memory only once something is written there."""
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    memory = mmap(-1, prod(size) * dtype.itemsize)
+    return torch.frombuffer(memory, dtype=dtype).view(size)
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Bytes this process could still take: of the GPU, or of the machine and its cgroup."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min([_available_bytes(), *_cgroup_bytes()])
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/meminfo does not tell MemAvailable")
+
+
+def _cgroup_bytes() -> list[int]:
+    """Bytes left under the memory limit, for version 2 and version 1 control groups."""
+    left = []
+    for limit_file, usage_file in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        try:
+            limit = Path(limit_file).read_text().strip()
+            usage = Path(usage_file).read_text().strip()
+        except OSError:
+            continue
+        if limit.isdigit():
+            left.append(int(limit) - int(usage))
+    return left

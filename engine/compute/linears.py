@@ -1,0 +1,146 @@
+"""Load-time rewrites of linear layers: weights packed for the CPU, projections of one input joined.
+
+Which linears share an input is observed in one forward pass, so no family is known by name. Knows
+nothing of attention or rows.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+Multiply = Callable[[Tensor], Tensor]
+
+
+def can_pack() -> bool:
+    """Tell whether this CPU multiplies packed bfloat16 weights, by trying it once.
+
+    The operators are private to torch, though TorchInductor is built on them, so they are compared
+    with the public product before they are trusted.
+    """
+    try:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        x = torch.randn(4, 64, dtype=torch.bfloat16)
+        weight = torch.randn(32, 64, dtype=torch.bfloat16)
+        return torch.allclose(_packed(weight, None)(x), linear(x, weight), rtol=0.05, atol=0.5)
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def rewrite_linears(model: nn.Module, forward: Callable[[], object], *, is_packed: bool) -> int:
+    """Join and pack the linears that a forward pass calls; return how many were joined.
+
+    `forward` runs the model once on a few tokens. Works module by module, so that at most one
+    weight exists twice; a tied head becomes a copy of its own, since the table is looked up plain.
+    """
+    groups = _observe(model, forward)
+    num_joined = 0
+    while groups:
+        names = groups.pop()
+        joined = Joined([_linear(model, name) for name in names], is_packed=is_packed)
+        for position, name in enumerate(names):
+            _replace(model, name, Slice(joined, position))
+        num_joined += len(names) if len(names) > 1 else 0
+    return num_joined
+
+
+class Joined:
+    """One product for all linears that share an input; keeps the result until the last took it."""
+
+    def __init__(self, members: list[nn.Linear], *, is_packed: bool) -> None:
+        self._sizes = [member.out_features for member in members]
+        weight = torch.cat([m.weight.detach() for m in members]) if members[1:] else None
+        self._multiply = _multiplier(
+            members[0].weight.detach() if weight is None else weight, _bias(members), is_packed
+        )
+        self._input: Tensor | None = None
+        self._outputs: tuple[Tensor, ...] = ()
+
+    def take(self, position: int, x: Tensor) -> Tensor:
+        """Return one member's output for `x [..., in]`; computes at the first call for it."""
+        if len(self._sizes) == 1:
+            return self._multiply(x)
+        if self._input is not x:
+            self._input = x
+            self._outputs = self._multiply(x).split(self._sizes, dim=-1)
+        output = self._outputs[position]
+        if position == len(self._sizes) - 1:
+            self._input, self._outputs = None, ()
+        return output
+
+
+class Slice(nn.Module):
+    """Stands where a linear stood, and hands out its slice of the joined product."""
+
+    def __init__(self, joined: Joined, position: int) -> None:
+        super().__init__()
+        self._joined = joined
+        self._position = position
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply `x [..., in]` to `[..., out]`."""
+        return self._joined.take(self._position, x)
+
+
+def _observe(model: nn.Module, forward: Callable[[], object]) -> list[list[str]]:
+    """Group the names of linears, each called once, that are called in a row on one tensor."""
+    calls: list[tuple[str, Tensor]] = []
+    with _hooks(model, calls):
+        forward()
+    num_calls = Counter(name for name, _ in calls)
+    groups = []
+    for _, same in groupby(calls, key=lambda call: id(call[1])):
+        names = [name for name, _ in same]
+        if any(num_calls[name] > 1 for name in names):
+            continue
+        has_bias = {_linear(model, name).bias is not None for name in names}
+        groups += [names] if len(has_bias) == 1 else [[name] for name in names]
+    return groups
+
+
+@contextmanager
+def _hooks(model: nn.Module, calls: list[tuple[str, Tensor]]) -> Iterator[None]:
+    handles = [
+        module.register_forward_pre_hook(
+            lambda _, inputs, name=name: calls.append((name, inputs[0]))
+        )
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    module = model.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    return module
+
+
+def _bias(members: list[nn.Linear]) -> Tensor | None:
+    biases = [member.bias.detach() for member in members if member.bias is not None]
+    return torch.cat(biases) if biases else None
+
+
+def _multiplier(weight: Tensor, bias: Tensor | None, is_packed: bool) -> Multiply:
+    return _packed(weight, bias) if is_packed else lambda x: linear(x, weight, bias)
+
+
+def _packed(weight: Tensor, bias: Tensor | None) -> Multiply:
+    """Pack for oneDNN once; one packing serves every number of rows."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, 16)
+    product = torch.ops.mkldnn._linear_pointwise
+    return lambda x: product(x, packed, bias, "none", [], "")
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,0 +1,231 @@
+"""Model: a causal language model of transformers that attends through our paged cache.
+
+Loads weights, finds out what the model needs by watching it, rewrites its linears, and proves at
+load that ragged rows give what the library gives; what cannot run so is refused with the reason.
+"""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from transformers.masking_utils import AttentionMaskInterface
+
+from engine.compute.attention import Context, PagedAttention
+from engine.compute.kv_cache import KVCache, LayerShape
+from engine.compute.linears import can_pack, rewrite_linears
+from engine.config import EngineConfig
+from engine.errors import LoadError
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_GROWING_ROPES = {"dynamic", "longrope"}
+"""Their frequencies depend on the longest row of the batch, so rows stay below the first change."""
+_CHECK_LENGTHS = (11, 5, 8)
+_CHECK_CHUNKS = ((0, 6), (6, 10), (10, 11))
+"""Steps of the check: the first rows' tokens come in these pieces, the last of one token."""
+
+
+class Model:
+    """Weights, ready for ragged steps: `forward` is all that the runner calls."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.device = _device(config.device)
+        hub = {
+            "revision": config.revision,
+            "cache_dir": config.cache_dir,
+            "trust_remote_code": config.trust_remote_code,
+        }
+        self._config: Any = _from_pretrained(AutoConfig, config.model, **hub)
+        self.dtype = _dtype(config.dtype, self._config, self.device)
+        self.attention = PagedAttention(self.dtype, self.device)
+        name = f"millrace_{id(self.attention)}"
+        AttentionInterface.register(name, self.attention.attend)
+        AttentionMaskInterface.register(name, lambda *args, **kwargs: None)
+        logger.info("loading weights of %s as %s on %s", config.model, self.dtype, self.device)
+        self._module = _from_pretrained(
+            AutoModelForCausalLM,
+            config.model,
+            dtype=self.dtype,
+            attn_implementation="eager",
+            **hub,
+        )
+        self._module.eval().requires_grad_(False).to(self.device)
+        text_config = self._module.config.get_text_config()
+        self.num_parameters = sum(p.numel() for p in self._module.parameters())
+        self.vocab_size = int(text_config.vocab_size)
+        self.max_position = _max_position(text_config)
+        self.eos_token_ids = _eos_token_ids(self._module)
+        self._takes_positions = "position_ids" in _parameters(self._module)
+        self._takes_logits_to_keep = "logits_to_keep" in _parameters(self._module)
+        with torch.inference_mode():
+            self._prepare(text_config, name)
+
+    @property
+    def shapes(self) -> list[LayerShape]:
+        """What each attention layer keeps for a token."""
+        return [self.attention.shapes[layer] for layer in sorted(self.attention.shapes)]
+
+    def forward(self, token_ids: Tensor, positions: Tensor, logits_at: Tensor) -> Tensor:
+        """Run one ragged step planned in `attention`; return logits `[len(logits_at), vocab]`.
+
+        `token_ids` and `positions` are `[tokens]`; `logits_at` are indices into them.
+        """
+        options: dict[str, Any] = {"use_cache": False}
+        if self._takes_positions:
+            options["position_ids"] = positions[None]
+        if self._takes_logits_to_keep:
+            options["logits_to_keep"] = logits_at
+        logits: Tensor = self._module(input_ids=token_ids[None], **options).logits[0]
+        return logits if self._takes_logits_to_keep else logits[logits_at]
+
+    def _prepare(self, text_config: Any, name: str) -> None:
+        """Watch, rewrite, and compare with the library before the first request does."""
+        prompts = self._random_prompts()
+        expected = [self._alone(prompt) for prompt in prompts]
+        self._module.set_attn_implementation(name)
+        try:
+            self._alone(prompts[0])
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            raise _refuse(self._module, f"its attention cannot be called so ({error})") from error
+        self._check_calls(text_config)
+        is_packed = self.device.type == "cpu" and self.dtype is torch.bfloat16 and can_pack()
+        num_joined = rewrite_linears(
+            self._module, lambda: self._alone(prompts[0]), is_packed=is_packed
+        )
+        logger.info("joined %d projections, weights packed: %s", num_joined, is_packed)
+        self._check_ragged(prompts, expected)
+
+    def _check_calls(self, text_config: Any) -> None:
+        attention, module = self.attention, self._module
+        num_layers = int(text_config.num_hidden_layers)
+        if attention.num_calls == 0:
+            raise _refuse(module, "it does not call transformers' attention interface")
+        if attention.num_calls != num_layers or len(attention.shapes) != num_layers:
+            raise _refuse(
+                module,
+                f"{len(attention.shapes)} of its {num_layers} layers keep keys and values; "
+                "state outside attention is not served",
+            )
+        if attention.unknown_arguments:
+            names = ", ".join(sorted(attention.unknown_arguments))
+            raise _refuse(module, f"its attention takes arguments that are not known: {names}")
+        layer_types = set(getattr(text_config, "layer_types", None) or ())
+        if "chunked_attention" in layer_types:
+            raise _refuse(module, "it has chunked attention, which only masks express")
+        if "sliding_attention" in layer_types and not attention.windows:
+            raise _refuse(module, "its sliding window is not told to the attention function")
+
+    def _check_ragged(self, prompts: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+        """Compare rows of unequal length, in chunks and in one pass, with each alone."""
+        cache = KVCache(self.shapes, len(prompts), 16, self.dtype, self.device)
+        self.attention.attach(cache)
+        got = []
+        for start, end in _CHECK_CHUNKS:
+            parts = [(i, p[start:end]) for i, p in enumerate(prompts) if len(p) > start]
+            parts.sort(key=lambda part: len(part[1]) > 1)
+            got.append(dict(self._ragged_step(parts, start)))
+        for i, alone in enumerate(expected):
+            ragged = torch.cat([step[i] for step in got if i in step])
+            scale = alone.float().abs().max()
+            error = (ragged.float() - alone.float()).abs().max() / scale
+            tolerance = 1e-3 if self.dtype is torch.float32 else 0.05
+            if not torch.isfinite(ragged).all() or error > tolerance:
+                raise _refuse(
+                    self._module,
+                    "rows of unequal length computed together do not give what each gives alone "
+                    f"(difference {float(error):.2g} of the largest logit)",
+                )
+
+    def _ragged_step(
+        self, parts: Sequence[tuple[int, Tensor]], start: int
+    ) -> list[tuple[int, Tensor]]:
+        contexts = [Context(np.array([i]), start, len(ids)) for i, ids in parts]
+        self.attention.plan(contexts)
+        ids = torch.cat([ids for _, ids in parts])
+        positions = torch.cat([torch.arange(start, start + len(ids)) for _, ids in parts])
+        at = torch.arange(len(ids), device=self.device)
+        logits = self.forward(ids, positions.to(self.device), at)
+        sizes = [len(part) for _, part in parts]
+        return [(i, out) for (i, _), out in zip(parts, logits.split(sizes), strict=True)]
+
+    def _alone(self, prompt: Tensor) -> Tensor:
+        at = torch.arange(len(prompt), device=self.device)
+        return self.forward(prompt, at, at)
+
+    def _random_prompts(self) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        lengths = [min(length, self.max_position) for length in _CHECK_LENGTHS]
+        return [
+            torch.randint(self.vocab_size, (length,), generator=generator).to(self.device)
+            for length in lengths
+        ]
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise LoadError("--device cuda was asked for, but torch sees no CUDA device")
+    has_cuda = wanted in ("auto", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if has_cuda else "cpu")
+
+
+def _dtype(wanted: str, config: Any, device: torch.device) -> torch.dtype:
+    """Settle `auto`: the model's own type, where this device computes it natively."""
+    if wanted != "auto":
+        return _DTYPES[wanted]
+    own = str(getattr(config.get_text_config(), "dtype", None) or config.dtype or "float32")
+    dtype = _DTYPES.get(own.removeprefix("torch."), torch.float32)
+    if device.type == "cpu" and dtype is not torch.float32:
+        return torch.bfloat16 if can_pack() else torch.float32
+    return dtype
+
+
+def _max_position(text_config: Any) -> int:
+    """Count the positions the model knows; less where its RoPE depends on the batch beyond."""
+    limit = int(getattr(text_config, "max_position_embeddings", None) or 2048)
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    for parameters in (rope, *(p for p in rope.values() if isinstance(p, dict))):
+        if parameters.get("rope_type") in _GROWING_ROPES:
+            original = parameters.get("original_max_position_embeddings")
+            limit = min(limit, int(original or limit))
+    return limit
+
+
+def _eos_token_ids(module: Any) -> tuple[int, ...]:
+    """Return the generation config's end tokens, the model's where it has none."""
+    for config in (getattr(module, "generation_config", None), module.config):
+        ids = getattr(config, "eos_token_id", None)
+        if ids is not None:
+            return tuple(ids) if isinstance(ids, list) else (int(ids),)
+    return ()
+
+
+def _from_pretrained(kind: Any, model: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(model, **options)
+    except Exception as error:  # the libraries raise a dozen kinds, all for the operator
+        raise LoadError(_explain(model, error)) from error
+
+
+def _explain(model: str, error: Exception) -> str:
+    path = Path(model)
+    if not path.exists() and (path.is_absolute() or model.startswith(".")):
+        return f"cannot load {model}: no such directory. Give --model-id a directory or a hub id"
+    if path.is_dir() and not (path / "config.json").exists():
+        return f"cannot load {model}: it holds no config.json"
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return f"cannot load {model}: {type(error).__name__}: {reason[0]}"
+
+
+def _parameters(module: Any) -> set[str]:
+    return set(inspect.signature(module.forward).parameters)
+
+
+def _refuse(module: Any, reason: str) -> LoadError:
+    return LoadError(f"{type(module).__name__} cannot be served: {reason}")
