@@ -83,6 +83,11 @@ class Call(Protocol):
         """How many sequences it will ask for; all or none get permits."""
         ...
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the answer's head should say beside the handler's own headers."""
+        ...
+
     def generations(self) -> tuple[Generation, ...]:
         """Check every range and say what to generate; raises Problem."""
         ...

@@ -1,0 +1,34 @@
+"""What `--env` prints: the versions and the machine; loads none of the libraries it names."""
+
+import importlib.util
+import os
+import platform
+from importlib import metadata
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "aiohttp", "uvloop", "msgspec")
+
+
+def describe_runtime() -> str:
+    """Say in a few lines what a report of a fault should carry."""
+    lines = [
+        f"millrace: {metadata.version('millrace')}",
+        f"python: {platform.python_implementation()} {platform.python_version()}",
+        f"platform: {platform.platform()}",
+        f"cores: {_usable_cores()} of {os.cpu_count()}",
+    ]
+    return "\n".join(lines + [f"{name}: {_version(name)}" for name in LIBRARIES])
+
+
+def _usable_cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):  # Linux: what a container or taskset has left us
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _version(name: str) -> str:
+    if importlib.util.find_spec(name) is None:
+        return "not importable"
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown version"

@@ -1,0 +1,192 @@
+"""What OpenAI's two dialects share: sampling in its words, errors, the head of an answer, usage.
+
+`temperature` 0 is greedy and `top_p` 1 is off here; TGI's own names at top level count too, because
+two families of clients send them. What cannot be done yet is refused by name, and only at values
+that would change the answer.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+from engine import Finish, FinishReason, LogprobsMode, SamplingParams
+from server.dialects import ranges, wire
+from server.dialects.answers import ErrorDetail, OpenAIErrorBody, UsageAnswer
+from server.dialects.bodies import OpenAIBody
+from server.dialects.call import DialectConfig
+from server.errors import Problem
+
+FINGERPRINT = f"millrace-{metadata.version('millrace')}"
+
+_MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
+_MIN_TOKENS = ("min_tokens", "min_new_tokens")
+_ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIDialect:
+    """What OpenAI's routes have in common."""
+
+    config: DialectConfig
+
+    def problem(self, problem: Problem) -> bytes:
+        """Phrase a problem as a whole body."""
+        return wire.dumps(error(problem))
+
+
+def error(problem: Problem) -> OpenAIErrorBody:
+    """Phrase a problem as OpenAI does, with TGI's type and status beside it."""
+    status = problem.status
+    other = "server_error" if status >= 424 else "invalid_request_error"
+    detail = ErrorDetail(
+        message=problem.message,
+        type=_ERROR_TYPES.get(status, other),
+        param=problem.field,
+        code=problem.error_type.value,
+        http_status_code=status,
+    )
+    return OpenAIErrorBody(detail, problem.error_type.value)
+
+
+def last_events(problem: Problem) -> bytes:
+    """Phrase a problem as the end of a stream that has begun."""
+    return wire.event(error(problem)) + wire.DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What every piece of an answer repeats."""
+
+    id: str
+    created_s: int
+    model: str
+
+
+def usage(finishes: Iterable[Finish]) -> UsageAnswer:
+    """Sum what the sequences cost."""
+    costs = [finish.usage for finish in finishes]
+    prompt = sum(cost.num_prompt_tokens for cost in costs)
+    output = sum(cost.num_output_tokens for cost in costs)
+    return UsageAnswer(prompt, output, prompt + output)
+
+
+def stop_reason(finish: Finish) -> str:
+    """Say why it ended in OpenAI's two words."""
+    return "length" if finish.reason is FinishReason.LENGTH else "stop"
+
+
+def has_usage(asked: OpenAIBody) -> bool:
+    """Tell whether a stream ends with a chunk that holds the usage."""
+    return asked.stream_options is not None and bool(asked.stream_options.include_usage)
+
+
+def refuse_unsupported(asked: OpenAIBody) -> None:
+    """Refuse by name what this version cannot do, and names that contradict each other."""
+    rule = "must be 1: several choices are not supported by this version"
+    ranges.require(asked.n in (None, 1), "n", rule, asked.n)
+    ranges.require(asked.best_of in (None, 0, 1), "best_of", rule, asked.best_of)
+    if asked.adapter_id is not None:
+        raise ranges.unsupported("adapter_id", "adapters")
+    if asked.model is not None and asked.model.startswith("adapter:"):
+        raise ranges.unsupported("model", "adapters")
+    if asked.grammar is not None:
+        raise ranges.unsupported("grammar", "grammars")
+    if asked.response_format is not None and asked.response_format.type != "text":
+        raise ranges.unsupported("response_format", "grammars")
+    for names in (_MAX_TOKENS, _MIN_TOKENS):
+        given = _given(asked, names)
+        for name, value in given.items():
+            first, wanted = next(iter(given.items()))
+            ranges.require(value == wanted, name, f"must equal `{first}` ({wanted})", value)
+
+
+def max_tokens(asked: OpenAIBody) -> int | None:
+    """Return how many tokens are asked for, under whichever name."""
+    return next(iter(_given(asked, _MAX_TOKENS).values()), None)
+
+
+def seeds(asked: OpenAIBody, count: int) -> tuple[int, ...]:
+    """Return one seed a sequence: the client's, read as unsigned, or drawn."""
+    if asked.seed is not None:
+        return (asked.seed % (ranges.MAX_SEED + 1),) * count
+    return tuple(ranges.draw_seed() for _ in range(count))
+
+
+def check(config: DialectConfig, asked: OpenAIBody) -> None:
+    """Check the ranges that both dialects share; the first failure is told."""
+    ranges.check_between("temperature", asked.temperature, 0.0, ranges.MAX_SCALE)
+    ranges.check_scale("repetition_penalty", asked.repetition_penalty)
+    ranges.check_between("frequency_penalty", asked.frequency_penalty, -2.0, 2.0)
+    ranges.check_between("presence_penalty", asked.presence_penalty, -2.0, 2.0)
+    for field in ("top_p", "typical_p"):
+        share = getattr(asked, field)
+        if share is not None:
+            ranges.require(0.0 < share <= 1.0, field, "must be > 0.0 and <= 1.0", share)
+    ranges.check_between("min_p", asked.min_p, 0.0, 1.0)
+    if asked.top_k is not None:
+        ranges.require(asked.top_k >= -1, "top_k", "must be >= -1", asked.top_k)
+    for field, count in _given(asked, _MAX_TOKENS).items():
+        ranges.check_positive(field, count)
+    ranges.check_stop(config, stops(asked))
+    ranges.check_between("seed", asked.seed, -(2**63), ranges.MAX_SEED)
+    _check_bias(config, asked.logit_bias or {})
+    ranges.check_truncate(config, asked.truncate)
+
+
+def sampling_params(asked: OpenAIBody, seed: int, num_top_logprobs: int | None) -> SamplingParams:
+    """Translate a checked body; `num_top_logprobs` None means that no logprob is shown."""
+    min_tokens = next(iter(_given(asked, _MIN_TOKENS).values()), 0)
+    return SamplingParams(
+        max_new_tokens=max_tokens(asked) or 1,
+        min_new_tokens=min_tokens,
+        ignore_eos=bool(asked.ignore_eos),
+        stop=stops(asked),
+        do_sample=_is_sampled(asked),
+        temperature=ranges.scale(asked.temperature or None),
+        top_k=_top_k(asked),
+        top_p=_share(asked.top_p),
+        typical_p=_share(asked.typical_p),
+        min_p=asked.min_p or None,
+        seed=seed,
+        repetition_penalty=ranges.scale(asked.repetition_penalty),
+        frequency_penalty=asked.frequency_penalty or 0.0,
+        presence_penalty=asked.presence_penalty or 0.0,
+        logit_bias=tuple((int(key), bias) for key, bias in (asked.logit_bias or {}).items()),
+        watermark=bool(asked.watermark),
+        logprobs=None if num_top_logprobs is None else LogprobsMode.RAW,
+        num_top_logprobs=num_top_logprobs or 0,
+    )
+
+
+def stops(asked: OpenAIBody) -> tuple[str, ...]:
+    """Return the stop strings, of which one may stand alone."""
+    return (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+
+
+def _given(asked: OpenAIBody, names: Iterable[str]) -> dict[str, int]:
+    values = {name: getattr(asked, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_bias(config: DialectConfig, bias: Mapping[str, float]) -> None:
+    for key, value in bias.items():
+        is_id = key.isascii() and key.isdigit() and int(key) < config.vocab_size
+        rule = f"must map token ids >= 0 and < {config.vocab_size}"
+        ranges.require(is_id, "logit_bias", rule, key)
+        ranges.check_between("logit_bias", value, -ranges.MAX_BIAS, ranges.MAX_BIAS)
+
+
+def _is_sampled(asked: OpenAIBody) -> bool:
+    if asked.temperature == 0.0:
+        return False
+    cuts = (_top_k(asked), _share(asked.top_p), _share(asked.typical_p), asked.min_p or None)
+    is_shaped = asked.temperature not in (None, 1.0) or any(cut is not None for cut in cuts)
+    return asked.do_sample is not False or is_shaped
+
+
+def _top_k(asked: OpenAIBody) -> int | None:
+    return asked.top_k if asked.top_k is not None and asked.top_k > 0 else None
+
+
+def _share(value: float | None) -> float | None:
+    return None if value == 1.0 else value

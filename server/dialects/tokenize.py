@@ -1,0 +1,72 @@
+"""`/tokenize` and `/chat_tokenize`: what to tokenize, and how the answer reads.
+
+No generation, no permit: the route asks the engine for spans or ids and renders them here.
+`inputs` gives TGI's array; `prompt` and `messages` give a plain list of ids.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine import TextSpan
+from server.dialects import wire
+from server.dialects.answers import ChatTokenizeAnswer, SpanAnswer
+from server.dialects.bodies import ChatTokenizeBody, TokenizeBody
+from server.dialects.call import ChatPrompt
+from server.dialects.chat import chat_prompt
+from server.dialects.decode import decode
+from server.errors import Problem, invalid
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizeCall:
+    """What to tokenize."""
+
+    prompt: str | ChatPrompt
+    has_spans: bool
+    """Answer with spans, else with ids."""
+
+
+def parse(body: bytes) -> TokenizeCall:
+    """Decode a body of `/tokenize`; raises Problem."""
+    asked = decode(body, TokenizeBody)
+    fields = ("inputs", "prompt", "messages")
+    given = [field for field in fields if getattr(asked, field) is not None]
+    if len(given) != 1:
+        raise _not_one(given)
+    if asked.messages is not None:
+        return TokenizeCall(chat_prompt(asked.messages), has_spans=False)
+    text = asked.inputs if asked.prompt is None else asked.prompt
+    if not text:
+        raise invalid(f"`{given[0]}` cannot be empty", given[0])
+    return TokenizeCall(text, has_spans=asked.prompt is None)
+
+
+def parse_chat(body: bytes) -> ChatPrompt:
+    """Decode a body of `/chat_tokenize`; raises Problem."""
+    return chat_prompt(decode(body, ChatTokenizeBody).messages)
+
+
+def spans_body(spans: Sequence[TextSpan]) -> bytes:
+    """Render the answer to `inputs`."""
+    return wire.dumps(_spans(spans))
+
+
+def ids_body(token_ids: Sequence[int]) -> bytes:
+    """Render the answer to `prompt` and `messages`."""
+    return wire.dumps(list(token_ids))
+
+
+def chat_body(spans: Sequence[TextSpan], templated_text: str) -> bytes:
+    """Render the answer of `/chat_tokenize`."""
+    return wire.dumps(ChatTokenizeAnswer(_spans(spans), templated_text))
+
+
+def _spans(spans: Sequence[TextSpan]) -> list[SpanAnswer]:
+    return [SpanAnswer(span.id, span.text, span.start, span.stop) for span in spans]
+
+
+def _not_one(given: Sequence[str]) -> Problem:
+    if not given:
+        return invalid("one of `inputs`, `prompt` and `messages` is missing", "inputs")
+    names = " and ".join(f"`{field}`" for field in given)
+    return invalid(f"only one of `inputs`, `prompt` and `messages` may be given. Given: {names}")

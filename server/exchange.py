@@ -1,0 +1,139 @@
+"""Exchange: what one generation request has come to, told once to metrics and log at its end."""
+
+import re
+import time
+from uuid import uuid4
+
+from aiohttp import web
+
+from engine import EngineStopped, Finish, Usage
+from server.errors import Problem
+from server.logs import RequestRecord, log_request
+from server.metrics import Metrics, failure_of
+from server.millrace_metrics import Refusal, StreamEnd
+from server.sse import EventStream
+from server.tgi_metrics import Failure
+
+_LABEL = re.compile(r"[\w.:+-]{1,128}", re.ASCII)
+
+
+class Exchange:
+    """Numbers of one request; made at its arrival, closed when it is over however it ends."""
+
+    def __init__(self, request: web.Request, metrics: Metrics) -> None:
+        self.request_id = uuid4().hex
+        """Made by us, and unique; the client's `x-request-id` is only a label in the log."""
+        self.is_stream = False
+        self.is_client_gone = False
+        self.refusal: Refusal | None = None
+        self.events: EventStream | None = None
+        self.num_characters = 0
+        self.validation_s = 0.0
+        self._label = label_of(request) or self.request_id
+        resource = request.match_info.route.resource
+        self._route = resource.canonical if resource is not None else request.path
+        self._metrics = metrics
+        self._arrived = time.monotonic()
+        self._finishes: list[Finish] = []
+        self._problem: Problem | None = None
+        self._is_finished = False
+        metrics.request_received(self._route)
+
+    def validated(self) -> None:
+        """Note that checks and encoding are done."""
+        self.validation_s = time.monotonic() - self._arrived
+
+    def add(self, finish: Finish) -> None:
+        """Note the end of one of its sequences."""
+        self._finishes.append(finish)
+
+    def finished(self) -> None:
+        """Note that the answer is whole, whatever the client does with its last bytes."""
+        self._is_finished = True
+
+    def failed(self, problem: Problem) -> None:
+        """Note that there is no whole answer, and why."""
+        self._problem = problem
+
+    def timings(self) -> dict[str, str]:
+        """Write TGI's headers of an answer that is not streamed: x-total-time and so on, in ms."""
+        usages = [finish.usage for finish in self._finishes]
+        total_s = time.monotonic() - self._arrived
+        inference_s = sum(usage.inference_s for usage in usages)
+        num_generated = sum(usage.num_output_tokens for usage in usages)
+        return {
+            "x-compute-time": str(total_s),
+            "x-total-time": _ms(total_s),
+            "x-validation-time": _ms(self.validation_s),
+            "x-queue-time": _ms(sum(usage.queue_s for usage in usages)),
+            "x-inference-time": _ms(inference_s),
+            "x-time-per-token": _ms(inference_s / max(1, num_generated)),
+            "x-prompt-tokens": str(sum(usage.num_prompt_tokens for usage in usages)),
+            "x-generated-tokens": str(num_generated),
+        }
+
+    def close(self) -> None:
+        """Tell metrics and log, once."""
+        duration_s = time.monotonic() - self._arrived
+        if self._is_finished:
+            self._metrics.request_finished(duration_s)
+        elif self._problem is not None:
+            self._metrics.request_failed(failure_of(self._problem.error_type), self.refusal)
+        else:
+            self._metrics.request_failed(Failure.DROPPED)
+        if self.events is not None:
+            self._close_stream(self.events)
+        log_request(self._record(duration_s))
+
+    def _close_stream(self, events: EventStream) -> None:
+        self._metrics.bytes_sent(events.num_bytes)
+        if events.is_started:
+            self._metrics.stream_ended(self._stream_end(events))
+
+    def _stream_end(self, events: EventStream) -> StreamEnd:
+        if self._is_finished:
+            return StreamEnd.FINISHED
+        if events.is_stalled:
+            return StreamEnd.READER_STALLED
+        if any(isinstance(finish.error, EngineStopped) for finish in self._finishes):
+            return StreamEnd.SHUTDOWN
+        return StreamEnd.CLIENT_GONE if self._problem is None else StreamEnd.ERROR
+
+    def _record(self, duration_s: float) -> RequestRecord:
+        usages = [finish.usage for finish in self._finishes]
+        reasons = tuple(str(finish.reason) for finish in self._finishes)
+        problem = self._problem
+        if problem is not None:
+            reasons = (str(self.refusal or problem.error_type),)
+        is_begun = self.events is not None and self.events.is_started
+        first = [usage.first_token_s for usage in usages if usage.first_token_s is not None]
+        return RequestRecord(
+            request_id=self._label,
+            route=self._route,
+            status=problem.status if problem is not None and not is_begun else 200,
+            reasons=reasons,
+            is_stream=self.is_stream,
+            is_client_gone=self.is_client_gone and not self._is_finished,
+            num_prompt_tokens=sum(usage.num_prompt_tokens for usage in usages),
+            num_cached_tokens=sum(usage.num_cached_tokens for usage in usages),
+            num_generated_tokens=sum(usage.num_output_tokens for usage in usages),
+            validation_ms=self.validation_s * 1000,
+            queue_ms=_longest(usages, "queue_s"),
+            inference_ms=_longest(usages, "inference_s"),
+            first_token_ms=min(first) * 1000 if first else None,
+            total_ms=duration_s * 1000,
+        )
+
+
+def label_of(request: web.Request) -> str | None:
+    """Return the client's `x-request-id` where it is short and plain."""
+    label = request.headers.get("x-request-id", "")
+    return label if _LABEL.fullmatch(label) else None
+
+
+def _longest(usages: list[Usage], field: str) -> float | None:
+    return max((getattr(usage, field) * 1000 for usage in usages), default=None)
+
+
+def _ms(seconds: float) -> str:
+    return str(round(seconds * 1000))

@@ -1,0 +1,272 @@
+"""GenerateHandler: one request from its body to its last byte, for every dialect.
+
+The order at the door: size and content type, body and types, permit, ranges, encoding, waiting
+room. A flood is refused before anything of it is tokenised. Knows no dialect's words.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from math import ceil
+
+from aiohttp import web
+
+from engine import (
+    Burst,
+    Engine,
+    EngineError,
+    EngineStats,
+    EngineStopped,
+    Overloaded,
+    SamplingParams,
+    TokenStream,
+)
+from server.body import read_body
+from server.config import ServerConfig
+from server.dialects.call import Call, ChatPrompt, Dialect, Generation, Reply
+from server.errors import ErrorType, Problem, from_engine, invalid, overloaded
+from server.exchange import Exchange
+from server.metrics import Metrics
+from server.millrace_metrics import Refusal
+from server.permits import Permits
+from server.sse import EventStream
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_ADMITTED_AT_ONCE = 1024
+"""TGI admits max_new_tokens in chunks of this size; the rule of admission is kept, see `_fit`."""
+
+
+class GenerateHandler:
+    """Serves generations; the same steps whatever the dialect and whether streamed or not."""
+
+    def __init__(
+        self, engine: Engine, permits: Permits, metrics: Metrics, config: ServerConfig
+    ) -> None:
+        self._engine = engine
+        self._permits = permits
+        self._metrics = metrics
+        self._config = config
+
+    def route(self, dialect: Dialect) -> Handler:
+        """Give the aiohttp handler that speaks this dialect."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await self._handle(request, dialect)
+
+        return handle
+
+    async def _handle(self, request: web.Request, dialect: Dialect) -> web.StreamResponse:
+        exchange = Exchange(request, self._metrics)
+        try:
+            return await self._serve(request, dialect, exchange)
+        except Problem as problem:
+            exchange.failed(problem)
+            return problem_response(dialect.problem(problem), problem)
+        except (ConnectionResetError, asyncio.CancelledError):
+            exchange.is_client_gone = True
+            raise
+        except Exception:
+            logger.exception("a handler failed")
+            fault = Problem(ErrorType.INTERNAL, "The server failed on this request")
+            exchange.failed(fault)
+            return problem_response(dialect.problem(fault), fault)
+        finally:
+            exchange.close()
+
+    async def _serve(
+        self, request: web.Request, dialect: Dialect, exchange: Exchange
+    ) -> web.StreamResponse:
+        call = dialect.parse(await read_body(request, self._config.payload_limit_bytes))
+        exchange.is_stream = call.is_stream
+        if self._engine.is_draining:
+            raise self._refuse(exchange, Refusal.DRAINING)
+        if not self._permits.has_room(call.num_permits):
+            raise self._refuse(exchange, Refusal.NO_PERMIT)
+        with (
+            self._permits.hold(call.num_permits),
+            TokenStream(is_streamed=call.is_stream) as tokens,
+        ):
+            await self._submit(call, tokens, exchange)
+            reply = call.reply(exchange.request_id, int(time.time()))
+            headers = {**call.headers, **self._headers(exchange)}
+            if call.is_stream:
+                return await self._stream(request, reply, tokens, headers, exchange)
+            return await self._whole(reply, tokens, headers, exchange)
+
+    async def _submit(self, call: Call, tokens: TokenStream, exchange: Exchange) -> None:
+        """Check, encode and hand over every sequence that the call asks for."""
+        try:
+            generations = call.generations()
+            ready = [
+                await self._prepare(generation, exchange)
+                for generation in await self._encode_all(generations)
+            ]
+            exchange.validated()
+            for index, (prompt_ids, params) in enumerate(ready):
+                self._engine.submit(prompt_ids, params, tokens, index)
+                self._metrics.prompt_admitted(
+                    exchange.validation_s, len(prompt_ids), params.max_new_tokens
+                )
+        except Overloaded as error:
+            raise self._refuse(exchange, Refusal.QUEUE_FULL) from error
+        except EngineStopped as error:
+            raise self._refuse(exchange, Refusal.DRAINING) from error
+        except EngineError as error:
+            raise from_engine(error, self._retry_after_s()) from error
+
+    async def _encode_all(
+        self, generations: tuple[Generation, ...]
+    ) -> list[tuple[Generation, list[int]]]:
+        """Encode each different prompt once: the sequences of a best_of share theirs."""
+        encoded: dict[int, list[int]] = {}
+        for generation in generations:
+            prompt = generation.prompt
+            if id(prompt) not in encoded:
+                encoded[id(prompt)] = await self._encode(prompt)
+        return [(generation, encoded[id(generation.prompt)]) for generation in generations]
+
+    async def _encode(self, prompt: str | ChatPrompt | tuple[int, ...]) -> list[int]:
+        match prompt:
+            case str():
+                return await self._engine.encode(prompt)
+            case ChatPrompt():
+                return await self._engine.encode_chat(
+                    prompt.messages, is_continued=prompt.is_continued
+                )
+            case _:
+                return list(prompt)
+
+    async def _prepare(
+        self, encoded: tuple[Generation, list[int]], exchange: Exchange
+    ) -> tuple[list[int], SamplingParams]:
+        """Cut the prompt as asked and settle how much may be generated."""
+        generation, prompt_ids = encoded
+        if generation.truncate is not None:
+            prompt_ids = prompt_ids[-generation.truncate :]
+        exchange.num_characters += _num_characters(generation.prompt)
+        max_new_tokens = self._fit(len(prompt_ids), generation.max_new_tokens)
+        return prompt_ids, replace(generation.params, max_new_tokens=max_new_tokens)
+
+    def _fit(self, num_prompt: int, wanted: int | None) -> int:
+        """Apply TGI's rule of admission, then generate exactly what was asked for, or what fits."""
+        limits = self._engine.limits
+        room = limits.max_total_tokens - num_prompt
+        asked = min(wanted or 0, _ADMITTED_AT_ONCE)
+        if asked > room:
+            raise invalid(
+                f"`inputs` tokens + `max_new_tokens` must be <= {limits.max_total_tokens}. "
+                f"Given: {num_prompt} `inputs` tokens and {asked} `max_new_tokens`",
+                "max_new_tokens",
+            )
+        if num_prompt > limits.max_input_tokens:
+            raise invalid(
+                f"`inputs` must have less than {limits.max_input_tokens} tokens. "
+                f"Given: {num_prompt}",
+                "inputs",
+            )
+        return room if wanted is None else min(wanted, room)
+
+    async def _stream(
+        self,
+        request: web.Request,
+        reply: Reply,
+        tokens: TokenStream,
+        headers: Mapping[str, str],
+        exchange: Exchange,
+    ) -> web.StreamResponse:
+        with EventStream(request, tokens, headers, self._config, self._metrics) as events:
+            exchange.events = events
+            async for burst in tokens:
+                problem = self._problem(burst, exchange)
+                if problem is not None and not events.is_started:
+                    raise problem
+                data = b"".join(
+                    reply.delta(index, delta)
+                    for index, delta in burst
+                    if delta.finish is None or delta.finish.error is None
+                )
+                if problem is not None:
+                    exchange.failed(problem)
+                    await events.finish(data + reply.problem(problem))
+                    return events.response
+                if data or not burst:
+                    await events.send(data)
+            exchange.finished()
+            await events.finish(reply.end())
+            return events.response
+
+    async def _whole(
+        self, reply: Reply, tokens: TokenStream, headers: Mapping[str, str], exchange: Exchange
+    ) -> web.StreamResponse:
+        async for burst in tokens:
+            problem = self._problem(burst, exchange)
+            if problem is not None:
+                raise problem
+            for index, delta in burst:
+                reply.delta(index, delta)
+        body = reply.end()
+        exchange.finished()
+        return web.Response(
+            body=body,
+            content_type="application/json",
+            headers={**headers, **exchange.timings()},
+        )
+
+    def _problem(self, burst: Burst, exchange: Exchange) -> Problem | None:
+        """Note what ended in this burst; return the first failure among it."""
+        problem = None
+        for _, delta in burst:
+            if delta.finish is None:
+                continue
+            exchange.add(delta.finish)
+            error = delta.finish.error
+            if error is None or problem is not None:
+                continue
+            if isinstance(error, Overloaded):
+                problem = self._refuse(exchange, Refusal.QUEUE_EXPIRED)
+            else:
+                problem = from_engine(error, self._retry_after_s())
+        return problem
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> Problem:
+        exchange.refusal = refusal
+        return overloaded(self._retry_after_s())
+
+    def _retry_after_s(self) -> int:
+        return retry_after_s(self._engine.stats())
+
+    def _headers(self, exchange: Exchange) -> dict[str, str]:
+        return {
+            "x-compute-type": self._config.compute_type or self._engine.info.device,
+            "x-compute-characters": str(exchange.num_characters),
+        }
+
+
+def problem_response(body: bytes, problem: Problem) -> web.Response:
+    """Answer with a problem's status, before anything else was sent."""
+    response = web.Response(body=body, status=problem.status, content_type="application/json")
+    if problem.retry_after_s is not None:
+        response.headers["Retry-After"] = str(problem.retry_after_s)
+    return response
+
+
+def retry_after_s(stats: EngineStats) -> int:
+    """Estimate when a place comes free, from the rate at which sequences end; 1 to 60 s."""
+    if stats.finish_rate <= 0.0:
+        return 1
+    return max(1, min(60, ceil((stats.num_waiting + 1) / stats.finish_rate)))
+
+
+def _num_characters(prompt: str | ChatPrompt | tuple[int, ...]) -> int:
+    match prompt:
+        case str():
+            return len(prompt)
+        case ChatPrompt():
+            return sum(len(str(message.get("content") or "")) for message in prompt.messages)
+        case _:
+            return 0

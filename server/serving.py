@@ -1,0 +1,119 @@
+"""run: from two configurations to a server that listens, and down again without losing a stream."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import uvloop
+from aiohttp import web
+
+from engine import Engine, EngineConfig, Observer
+from server.app import make_app
+from server.config import ServerConfig
+from server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+Load = Callable[[EngineConfig, Observer], Engine]
+
+_SEND_BUFFER_BYTES = 128 * 1024
+"""Kernel memory for a reader that does not read; the default lets it hold 2.8 MB."""
+_KEEP_ALIVE_S = 75.0
+"""Longer than the idle time of the proxies in front, so that they close first."""
+_LAG_INTERVAL_S = 0.5
+_LAST_WRITES_S = 5.0
+
+
+def run(config: ServerConfig, engine_config: EngineConfig, load: Load) -> int:
+    """Serve until a signal; return the exit code. Raises LoadError, and OSError for the port."""
+    started = time.monotonic()
+    listener = bind(config.hostname, config.port)
+    metrics = Metrics()
+    try:
+        engine = load(engine_config, metrics)
+        uvloop.run(_serve(engine, config, metrics, listener, started))
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        listener.close()
+    return 0
+
+
+def bind(hostname: str, port: int) -> socket.socket:
+    """Take the address before minutes of loading; connections are refused until `listen`."""
+    family = socket.AF_INET6 if ":" in hostname else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        listener.bind((hostname, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """Give aiohttp's runner the options of production; tests use the same."""
+    return web.AppRunner(
+        app,
+        handler_cancellation=True,  # a client that leaves cancels its handler, queued or not
+        keepalive_timeout=_KEEP_ALIVE_S,
+        access_log=None,
+        shutdown_timeout=_LAST_WRITES_S,
+    )
+
+
+async def _serve(
+    engine: Engine, config: ServerConfig, metrics: Metrics, listener: socket.socket, started: float
+) -> None:
+    async with engine:
+        runner = make_runner(make_app(engine, config, metrics, version("millrace")))
+        await runner.setup()
+        site = web.SockSite(runner, listener, backlog=1024)
+        await site.start()
+        logger.info(
+            "ready on http://%s:%d after %.1f s",
+            *listener.getsockname()[:2],
+            time.monotonic() - started,
+        )
+        lag = asyncio.create_task(_watch_lag(metrics), name="loop lag")
+        try:
+            await _stop_signal()
+            logger.info("stopping: %d running", engine.stats().num_running)
+            await site.stop()
+            await _drain(engine, config.graceful_termination_timeout_s)
+        finally:
+            lag.cancel()
+            await runner.cleanup()
+    logger.info("stopped")
+
+
+async def _stop_signal() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+async def _drain(engine: Engine, timeout_s: float) -> None:
+    """Let what runs finish; a second signal ends it at once."""
+    drain = asyncio.create_task(engine.drain(timeout_s))
+    again = asyncio.create_task(_stop_signal())
+    await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
+    for task in (drain, again):
+        task.cancel()
+
+
+async def _watch_lag(metrics: Metrics) -> None:
+    """Measure how late the loop wakes who wants to be woken."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_INTERVAL_S
+        await asyncio.sleep(_LAG_INTERVAL_S)
+        metrics.loop_lagged(max(0.0, loop.time() - due))

@@ -1,0 +1,125 @@
+"""EventStream: one response of server-sent events, and the watch over its reader.
+
+The headers leave with the first event, or with the first keep-alive comment after a long wait, so
+that what is known before is answered with a real status. Knows no dialect.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from engine import TokenStream
+from server.config import ServerConfig
+from server.metrics import Metrics
+
+COMMENT = b":\n\n"
+"""What is sent into silence; every client skips it."""
+_TICK_S = 1.0
+_EVENT_BYTES = 150
+"""About one token's event, for what waits unrendered."""
+_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+
+
+class EventStream:
+    """Sends events as they come; use it as a context, so that its timer ends with it.
+
+    Each second it looks at the clock: after a silence it nudges `tokens`, whose reader then sends a
+    comment; a reader that lets too much pile up, or takes nothing for too long, is cut off.
+    """
+
+    def __init__(
+        self,
+        request: web.Request,
+        tokens: TokenStream,
+        headers: Mapping[str, str],
+        config: ServerConfig,
+        metrics: Metrics,
+    ) -> None:
+        self.response = web.StreamResponse(headers={**_HEADERS, **headers})
+        self.num_bytes = 0
+        self.is_stalled = False
+        """The reader did not read, and was cut off."""
+        self._request = request
+        self._tokens = tokens
+        self._config = config
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._sent_at = self._loop.time()
+        self._waiting_bytes: int | None = None
+        """What the transport still held when a write last made progress; None outside of one."""
+        self._progress_at = 0.0
+        self._timer = self._loop.call_later(_TICK_S, self._tick)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+
+    @property
+    def is_started(self) -> bool:
+        """Tell whether the headers have left, so that the status is settled."""
+        return self.response.prepared
+
+    async def send(self, events: bytes) -> None:
+        """Write events, all of one burst at once; raises ConnectionResetError if nobody is there.
+
+        Without events it writes a comment.
+        """
+        if not self.is_started:
+            await self.response.prepare(self._request)
+            self._metrics.stream_opened()
+        if not events:
+            self._metrics.keep_alive_sent()
+        data = events or COMMENT
+        self.num_bytes += len(data)
+        self._waiting_bytes = self._buffered()
+        self._progress_at = self._sent_at = self._loop.time()
+        try:
+            await self.response.write(data)
+        finally:
+            self._waiting_bytes = None
+
+    async def finish(self, events: bytes) -> None:
+        """Write the last events and end the stream; a client that has left by now has it all."""
+        if events:
+            await self.send(events)
+        with suppress(ConnectionResetError):  # Python's OpenAI client hangs up at [DONE]
+            await self.response.write_eof()
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(_TICK_S, self._tick)
+        now = self._loop.time()
+        if self._waiting_bytes is not None:
+            self._watch_reader(now)
+        elif now - self._sent_at >= self._config.keep_alive_s:
+            self._tokens.nudge()
+
+    def _watch_reader(self, now: float) -> None:
+        """Cut off a reader who lets more pile up than is allowed, or for longer."""
+        waiting_bytes = self._buffered()
+        if self._waiting_bytes is None or waiting_bytes < self._waiting_bytes:
+            self._waiting_bytes, self._progress_at = waiting_bytes, now
+        backlog = waiting_bytes + self._tokens.num_pending * _EVENT_BYTES
+        is_slow = now - self._progress_at >= self._config.max_stall_s
+        transport = self._request.transport
+        if transport is not None and (is_slow or backlog > self._config.max_backlog_bytes):
+            self.is_stalled = True
+            transport.abort()
+
+    def _buffered(self) -> int:
+        transport = self._request.transport
+        return 0 if transport is None else transport.get_write_buffer_size()

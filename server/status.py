@@ -1,0 +1,114 @@
+"""StatusRoutes: what the server says of itself; nothing here touches the model.
+
+`/live` answers as long as the event loop turns, `/ready` tells whether a request would be taken,
+`/health` is TGI's: is the engine in order.
+"""
+
+from aiohttp import web
+
+from engine import Engine
+from server.config import ServerConfig
+from server.dialects import wire
+from server.errors import ErrorType, Problem
+from server.metrics import Metrics
+
+_TGI_VERSION = "3.3.6"
+"""What is said to clients that compare TGI's version: the contract this server keeps."""
+
+
+class StatusRoutes:
+    """Answers from what the engine and the configuration already know."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: ServerConfig,
+        metrics: Metrics,
+        model_id: str,
+        version: str,
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._metrics = metrics
+        self._model_id = model_id
+        self._version = version
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Say whether the engine is in order, with an empty body when it is."""
+        if self._engine.is_healthy:
+            return web.Response()
+        raise Problem(ErrorType.HEALTHCHECK, "unhealthy")
+
+    async def live(self, request: web.Request) -> web.Response:
+        """Say that the event loop turns."""
+        return web.Response()
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Say whether a request would be taken now; `?draining=404` for proxies that need it."""
+        if self._engine.is_draining:
+            status = 404 if request.query.get("draining") == "404" else 503
+            raise Problem(ErrorType.HEALTHCHECK, "draining", status_override=status)
+        if not self._engine.is_healthy:
+            raise Problem(ErrorType.HEALTHCHECK, "unhealthy")
+        return web.Response()
+
+    async def info(self, request: web.Request) -> web.Response:
+        """Describe model and limits: TGI 3's fields, those of its older versions, and ours."""
+        config, limits, model = self._config, self._engine.limits, self._engine.info
+        stats = self._engine.stats()
+        return _json(
+            {
+                "model_id": self._model_id,
+                "model_sha": model.revision,
+                "model_dtype": f"torch.{model.dtype}",
+                "model_device_type": model.device,
+                "model_pipeline_tag": "text-generation",
+                "max_concurrent_requests": config.max_concurrent_requests,
+                "max_best_of": config.max_best_of,
+                "max_stop_sequences": config.max_stop_sequences,
+                "max_input_tokens": limits.max_input_tokens,
+                "max_input_length": limits.max_input_tokens,
+                "max_total_tokens": limits.max_total_tokens,
+                "waiting_served_ratio": 0.0,
+                "max_batch_total_tokens": limits.num_blocks * limits.block_size,
+                "max_waiting_tokens": 0,
+                "max_batch_size": limits.max_batch_size,
+                "validation_workers": self._engine.num_tokenizer_workers,
+                "max_client_batch_size": config.max_client_batch_size,
+                "router": "text-generation-router",
+                "version": _TGI_VERSION,
+                "sha": None,
+                "docker_label": None,
+                "server": "millrace",
+                "server_version": self._version,
+                "num_running": stats.num_running,
+                "num_waiting": stats.num_waiting,
+                "max_queue_size": limits.max_waiting,
+            }
+        )
+
+    async def models(self, request: web.Request) -> web.Response:
+        """List the one model, as OpenAI does."""
+        return _json({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """Describe the model by its name; other names are not found."""
+        name = request.match_info["id"]
+        if name != self._model_id:
+            raise Problem(
+                ErrorType.NOT_FOUND,
+                f"The model `{name}` does not exist; this server has `{self._model_id}`",
+                "model",
+            )
+        return _json(self._model())
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Give the scrape."""
+        return web.Response(body=self._metrics.render(), content_type="text/plain", charset="utf-8")
+
+    def _model(self) -> dict[str, object]:
+        return {"id": self._model_id, "object": "model", "created": 0, "owned_by": self._model_id}
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=wire.dumps(value), content_type="application/json")
