@@ -66,7 +66,9 @@ class Engine:
         self._is_draining = False
         self._num_failed_steps = 0
         self._last_step_at = clock()
+        self._busy_since = clock()
         self._finished_at: deque[float] = deque(maxlen=64)
+        """When the last sequences ended, since the engine was last empty."""
         self._loop_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -121,6 +123,9 @@ class Engine:
         )
         sequence = Sequence(self._num_submitted, prompt_ids, params, detokenizer, self._clock())
         self._scheduler.add(sequence)
+        if not self._streams:
+            self._busy_since = self._clock()
+            self._finished_at.clear()
         self._streams[sequence.sequence_id] = (stream, index)
         stream.open(index, partial(self._abort, sequence))
         self._is_empty.clear()
@@ -162,7 +167,6 @@ class Engine:
     def stats(self) -> EngineStats:
         """Describe the engine as it is now."""
         scheduler, pool, now = self._scheduler, self._scheduler.pool, self._clock()
-        span = now - self._finished_at[0] if self._finished_at else 0.0
         return EngineStats(
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting),
@@ -173,8 +177,17 @@ class Engine:
             block_size=pool.block_size,
             num_running_tokens=sum(s.num_tokens for s in scheduler.running.values()),
             seconds_since_step=now - self._last_step_at,
-            finish_rate=len(self._finished_at) / span if span > 0 else 0.0,
+            finish_rate=self._finish_rate(now),
         )
+
+    def _finish_rate(self, now: float) -> float:
+        """Measure how many sequences end in a second, since the engine was last empty.
+
+        Counts one more than have ended, so that the time in which none did counts as well.
+        """
+        finished = self._finished_at
+        since = finished[0] if len(finished) == finished.maxlen else self._busy_since
+        return (len(finished) + 1) / max(now - since, 1e-3) if self._streams else 0.0
 
     @property
     def _is_alive(self) -> bool:

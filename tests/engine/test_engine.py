@@ -176,7 +176,7 @@ async def test_a_reader_that_leaves_frees_its_blocks_within_the_step():
 
 
 async def test_a_queued_reader_that_leaves_makes_room_at_once():
-    async with running(repeat_prompt, max_batch_size=1, max_waiting=1) as (engine, runner):
+    async with running(repeat_prompt, max_batch_size=1, max_waiting=1) as (engine, _):
         first = ask(engine, max_new_tokens=20)
         await anext(first)
         second = ask(engine)
@@ -250,7 +250,7 @@ async def test_leaving_the_context_ends_what_runs():
     async with running(repeat_prompt) as (engine, _):
         stream = ask(engine, max_new_tokens=60)
         await anext(stream)
-    finish = [delta.finish async for burst in stream for _, delta in burst if delta.finish][0]
+    (finish,) = [delta.finish async for burst in stream for _, delta in burst if delta.finish]
     assert isinstance(finish.error, EngineStopped)
 
 
@@ -320,3 +320,21 @@ async def test_the_observer_hears_each_token_once_and_each_end():
         assert told.finished == [FinishReason.LENGTH] * 3
         tokens = sum(s.num_prefill_tokens + s.num_decode_tokens for s in told.steps)
         assert tokens == 3 * (2 + 3)
+
+
+async def test_the_rate_of_ends_is_that_of_the_busy_time():
+    clock = FakeClock()
+    async with running(repeat_prompt, clock, max_batch_size=1, max_waiting=9) as (engine, runner):
+        assert engine.stats().finish_rate == 0.0
+        await read(ask(engine))
+        clock.advance(3600.0)  # idle time says nothing about the rate
+        runner.gate.clear()
+        streams = [ask(engine, max_new_tokens=1) for _ in range(4)]
+        clock.advance(10.0)
+        assert engine.stats().finish_rate == pytest.approx(0.1)
+        runner.gate.set()
+        for stream in streams:
+            await read(stream)
+        last = ask(engine, max_new_tokens=60)
+        assert engine.stats().finish_rate == pytest.approx(1000.0)  # just begun, nothing known
+        last.close()
