@@ -316,8 +316,8 @@ def test_a_row_gets_the_same_alone_and_in_a_batch_at_151936_tokens():
 
 
 def test_rows_read_in_several_pieces_keep_their_own_temperatures():
-    temperatures = [0.5 + i / 20 for i in range(44)]
-    logits = random_logits(44, 50_257, seed=12) + torch.arange(44.0)[:, None] * 3000
+    temperatures = [0.5 + i / 20 for i in range(60)]
+    logits = random_logits(60, 50_257, seed=12) + torch.arange(60.0)[:, None] * 3000
     rows = [row(do_sample=True, temperature=t, logprobs=WARPED) for t in temperatures]
     for own, t, result in zip(logits, temperatures, sample(logits, *rows), strict=True):
         expected = (own.double() / t).log_softmax(-1)[result.token_id].item()
