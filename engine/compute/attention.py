@@ -33,7 +33,7 @@ _IGNORED = {
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where one row's keys lie, and which of its tokens this step computes."""
+    """Where the keys of a row with a chunk lie, and which of its tokens this step computes."""
 
     blocks: NDArray[np.int64]
     """Block table `[blocks]`, up to the row's last token of this step."""
@@ -102,20 +102,26 @@ class PagedAttention:
         """Read and write this cache from now on."""
         self._cache = cache
 
-    def plan(self, contexts: Sequence[Context]) -> None:
-        """Lay out a step: decodes first, longest context first, then chunks."""
-        cache = self._cache
-        assert cache is not None
-        size = cache.block_size
-        slots = [_slots(context, size) for context in contexts]
-        num_decodes = sum(1 for context in contexts if context.num_tokens == 1)
-        groups = self._groups(contexts[:num_decodes])
-        chunks = []
-        first = num_decodes
-        for context in contexts[num_decodes:]:
-            chunks.append(_Chunk(first, context, self._tensor(context.blocks)))
+    def plan(
+        self, tables: NDArray[np.int64], positions: NDArray[np.int64], chunks: Sequence[Context]
+    ) -> None:
+        """Lay out a step: decodes first, then chunks.
+
+        `tables [rows, blocks]` are the decodes' block tables and `positions [rows]` their tokens',
+        the longest row first; what a table holds behind its row's last block does not matter.
+        """
+        assert self._cache is not None
+        size = self._cache.block_size
+        rows = np.arange(len(positions))
+        slots = [tables[rows, positions // size] * size + positions % size]
+        parts = []
+        first = len(positions)
+        for context in chunks:
+            slots.append(_slots(context, size))
+            parts.append(_Chunk(first, context, self._tensor(context.blocks)))
             first += context.num_tokens
-        self._plan = Plan(self._tensor(np.concatenate(slots)), groups, chunks)
+        groups = self._groups(tables, positions, size)
+        self._plan = Plan(self._tensor(np.concatenate(slots)), groups, parts)
 
     def attend(
         self,
@@ -176,22 +182,27 @@ class PagedAttention:
 
     # -- a step
 
-    def _groups(self, contexts: Sequence[Context]) -> list[_Group]:
-        """Split decodes, longest first, so that at most half of a group is padding."""
+    def _groups(
+        self, tables: NDArray[np.int64], positions: NDArray[np.int64], size: int
+    ) -> list[_Group]:
+        """Split decodes, longest first, so that at most half of a group is padding.
+
+        A row is padded with its own first block: no row ever reads another's.
+        """
+        num_blocks = positions // size + 1
         groups = []
         first = 0
-        while first < len(contexts):
-            longest = len(contexts[first].blocks)
-            last = first
-            while last < len(contexts) and 2 * len(contexts[last].blocks) >= longest:
-                last += 1
-            members = contexts[first:last]
-            table = np.empty((len(members), longest), dtype=np.int64)
-            for row, context in enumerate(members):
-                table[row] = context.blocks[0]
-                table[row, : len(context.blocks)] = context.blocks
-            positions = np.array([context.start for context in members], dtype=np.int64)
-            groups.append(_Group(first, len(members), self._tensor(table), self._tensor(positions)))
+        while first < len(positions):
+            longest = int(num_blocks[first])
+            last = first + int(np.count_nonzero(2 * num_blocks[first:] >= longest))
+            table = tables[first:last, :longest]
+            is_own = np.arange(longest) < num_blocks[first:last, None]
+            padded = np.where(is_own, table, table[:, :1])
+            groups.append(
+                _Group(
+                    first, last - first, self._tensor(padded), self._tensor(positions[first:last])
+                )
+            )
             first = last
         return groups
 

@@ -146,8 +146,12 @@ class Model:
     def _ragged_step(
         self, parts: Sequence[tuple[int, Tensor]], start: int
     ) -> list[tuple[int, Tensor]]:
-        contexts = [Context(np.array([i]), start, len(ids)) for i, ids in parts]
-        self.attention.plan(contexts)
+        decodes = np.array([[i] for i, ids in parts if len(ids) == 1], dtype=np.int64)
+        self.attention.plan(
+            decodes.reshape(-1, 1),
+            np.full(len(decodes), start),
+            [Context(np.array([i]), start, len(ids)) for i, ids in parts if len(ids) > 1],
+        )
         ids = torch.cat([ids for _, ids in parts])
         positions = torch.cat([torch.arange(start, start + len(ids)) for _, ids in parts])
         at = torch.arange(len(ids), device=self.device)

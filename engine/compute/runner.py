@@ -26,14 +26,23 @@ _M_MMAP_THRESHOLD = -3
 
 @dataclass(eq=False, slots=True)
 class _Row:
-    """One running sequence; its tokens and blocks lie in the kept arrays at `place`."""
+    """One running sequence; its tokens, blocks and counts lie in the kept arrays at `place`."""
 
     place: int
-    num_tokens: int
-    num_computed: int
     num_blocks: int
+    num_tokens: int
     num_prompt_tokens: int
     sampling: SamplerRow
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """A step's work in the order of its tensors: decodes, longest row first, then chunks."""
+
+    work: list[RowWork]
+    rows: list[_Row]
+    starts: list[int]
+    """Where each row's logits begin."""
 
 
 class ModelRunner:
@@ -59,6 +68,7 @@ class ModelRunner:
         # zeros are not touched before they are written, so long rows cost nothing until they come
         self._tokens = np.zeros((max_rows, max_tokens + 1), dtype=np.int64)
         self._blocks = np.zeros((max_rows, max_blocks), dtype=np.int64)
+        self._num_computed = np.zeros(max_rows, dtype=np.int64)
 
     def execute(self, batch: Batch) -> StepOutput:
         """Run one forward pass over the batch's rows and sample; blocks until it is done."""
@@ -79,33 +89,24 @@ class ModelRunner:
         tokens = self._tokens[place]
         tokens[: len(join.token_ids)] = join.token_ids
         self._blocks[place, : len(join.blocks)] = join.blocks
+        self._num_computed[place] = join.num_computed_tokens
         num_tokens = len(join.token_ids)
+        sampling = SamplerRow(join.params, tokens[:num_tokens], join.num_prompt_tokens)
         self._rows[join.sequence_id] = _Row(
-            place,
-            num_tokens,
-            join.num_computed_tokens,
-            len(join.blocks),
-            join.num_prompt_tokens,
-            SamplerRow(join.params, tokens[:num_tokens], join.num_prompt_tokens),
+            place, len(join.blocks), num_tokens, join.num_prompt_tokens, sampling
         )
 
     def _compute(self, batch: Batch) -> tuple[RowOutput, ...]:
         self._clear_new_blocks(batch)
         if not batch.work:
             return ()
-        work = sorted(batch.work, key=self._layout)
-        rows = [self._rows[item.sequence_id] for item in work]
-        logits, starts = self._forward(work, rows)
-        sampled = self._sample(work, rows, logits, starts)
+        logits, laid = self._forward(batch)
+        sampled = self._sample(laid, logits)
         outputs = {}
-        for item, row, start in zip(work, rows, starts, strict=True):
-            token = sampled.get(item.sequence_id)
-            outputs[item.sequence_id] = self._output(item, row, token, logits, start)
-        return tuple(outputs[item.sequence_id] for item in batch.work)
-
-    def _layout(self, work: RowWork) -> tuple[bool, int]:
-        """Order a step as attention wants it: decodes, longest first, then chunks."""
-        return work.num_tokens > 1, -self._rows[work.sequence_id].num_computed
+        for work, row, start in zip(laid.work, laid.rows, laid.starts, strict=True):
+            token = sampled.get(work.sequence_id)
+            outputs[work.sequence_id] = self._output(work, row, token, logits, start)
+        return tuple(outputs[work.sequence_id] for work in batch.work)
 
     def _clear_new_blocks(self, batch: Batch) -> None:
         """Append the blocks that rows were given, and zero them."""
@@ -123,49 +124,57 @@ class ModelRunner:
         if cleared:
             self._cache.clear(torch.tensor(cleared, device=self._model.device))
 
-    def _forward(self, work: Sequence[RowWork], rows: Sequence[_Row]) -> tuple[Tensor, list[int]]:
-        """Run the model; return logits `[wanted, vocab]` and where each row's begin."""
-        ids, positions, contexts, wanted, starts = [], [], [], [], []
-        first = num_wanted = 0
-        for item, row in zip(work, rows, strict=True):
-            start, end = row.num_computed, row.num_computed + item.num_tokens
+    def _forward(self, batch: Batch) -> tuple[Tensor, _Laid]:
+        """Run the model over all rows' tokens; return logits `[wanted, vocab]` and the layout."""
+        decodes = [work for work in batch.work if work.num_tokens == 1]
+        chunks = [work for work in batch.work if work.num_tokens > 1]
+        places = np.array([self._rows[w.sequence_id].place for w in decodes], dtype=np.int64)
+        order = np.argsort(-self._num_computed[places], kind="stable")
+        work = [decodes[i] for i in order.tolist()] + chunks
+        rows = [self._rows[item.sequence_id] for item in work]
+
+        places = places[order]
+        at = self._num_computed[places]
+        ids, positions = [self._tokens[places, at]], [at]
+        contexts = []
+        for item, row in zip(chunks, rows[len(decodes) :], strict=True):
+            start = int(self._num_computed[row.place])
+            end = start + item.num_tokens
             ids.append(self._tokens[row.place, start:end])
             positions.append(np.arange(start, end))
             num_blocks = -(-end // self._cache.block_size)
             contexts.append(Context(self._blocks[row.place, :num_blocks], start, item.num_tokens))
-            first += item.num_tokens
-            wanted.append(np.arange(first - item.num_logits, first))
-            starts.append(num_wanted)
-            num_wanted += item.num_logits
-        self._model.attention.plan(contexts)
+        num_blocks = int(at[0]) // self._cache.block_size + 1 if len(at) else 0
+        self._model.attention.plan(self._blocks[places, :num_blocks], at, contexts)
+
+        wanted, starts = _wanted(work)
         logits = self._model.forward(
             self._tensor(np.concatenate(ids)),
             self._tensor(np.concatenate(positions)),
-            self._tensor(np.concatenate(wanted)),
+            self._tensor(wanted),
         )
-        return logits, starts
+        return logits, _Laid(work, rows, starts)
 
-    def _sample(
-        self, work: Sequence[RowWork], rows: Sequence[_Row], logits: Tensor, starts: Sequence[int]
-    ) -> dict[int, Sampled | str]:
+    def _sample(self, laid: _Laid, logits: Tensor) -> dict[int, Sampled | str]:
         """Sample the rows whose known tokens are all computed with this step."""
-        chosen = [i for i, item in enumerate(work) if item.is_sampled]
+        chosen = [i for i, item in enumerate(laid.work) if item.is_sampled]
         if not chosen:
             return {}
-        last = [starts[i] + work[i].num_logits - 1 for i in chosen]
+        last = [laid.starts[i] + laid.work[i].num_logits - 1 for i in chosen]
         if last != list(range(len(logits))):
             logits = logits[self._tensor(np.array(last))]
-        for i in chosen:
-            rows[i].sampling.token_ids = self._tokens[rows[i].place, : rows[i].num_tokens]
-        results = self._sampler.sample(logits, [rows[i].sampling for i in chosen])
-        return {work[i].sequence_id: result for i, result in zip(chosen, results, strict=True)}
+        rows = [laid.rows[i] for i in chosen]
+        for row in rows:
+            row.sampling.token_ids = self._tokens[row.place, : row.num_tokens]
+        results = self._sampler.sample(logits, [row.sampling for row in rows])
+        return {laid.work[i].sequence_id: result for i, result in zip(chosen, results, strict=True)}
 
     def _output(
         self, work: RowWork, row: _Row, token: Sampled | str | None, logits: Tensor, start: int
     ) -> RowOutput:
         """Move the row on and say what it gained."""
-        first = row.num_computed
-        row.num_computed += work.num_tokens
+        first = int(self._num_computed[row.place])
+        self._num_computed[row.place] += work.num_tokens
         prompt: tuple[float, ...] = ()
         if work.num_logits > 1 or (work.num_logits and not work.is_sampled):
             next_ids = self._tokens[row.place, first + 1 : row.num_prompt_tokens][: work.num_tokens]
@@ -187,6 +196,19 @@ class ModelRunner:
         if self._thread_id != threading.get_ident():
             self._thread_id = threading.get_ident()
             torch.set_num_threads(self._num_threads)
+
+
+def _wanted(work: Sequence[RowWork]) -> tuple[NDArray[np.int64], list[int]]:
+    """Say which tokens' logits are wanted, and where each row's begin among them."""
+    wanted: list[int] = []
+    starts = []
+    end = num_wanted = 0
+    for item in work:
+        end += item.num_tokens
+        wanted += range(end - item.num_logits, end)
+        starts.append(num_wanted)
+        num_wanted += item.num_logits
+    return np.array(wanted, dtype=np.int64), starts
 
 
 def keep_freed_memory() -> None:

@@ -105,7 +105,7 @@ def test_a_rope_that_grows_with_the_batch_is_kept_below_its_first_change(tmp_pat
 
 
 def test_a_missing_directory_says_what_to_do():
-    with pytest.raises(LoadError, match="no such directory. Give --model-id"):
+    with pytest.raises(LoadError, match=r"no such directory\. Give --model-id"):
         Model(EngineConfig(model="/no/such/place"))
 
 
@@ -119,7 +119,7 @@ def test_broken_weights_are_named(tmp_path):
     path = save_tiny_model("llama", tmp_path)
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(LoadError, match="cannot load .*llama: SafetensorError"):
+    with pytest.raises(LoadError, match=r"cannot load .*llama: SafetensorError"):
         load_tiny(path)
 
 
