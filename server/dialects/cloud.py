@@ -62,8 +62,7 @@ class VertexDialect(NativeDialect):
                 asked = replace(asked, parameters=replace(parameters, do_sample=True))
             return generate_call(self.config, asked)
         if keys.has("messages"):
-            chat = decode(instance, ChatBody, within=path)
-            return chat_call(self.config, replace(chat, stream=False))
+            return chat_call(self.config, decode(instance, ChatBody, within=path))
         raise invalid(f"`{path}`: one of `inputs` and `messages` is missing", f"{path}.inputs")
 
 
