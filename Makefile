@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OTHER_PYTHONS ?= python3.12 python3.13
 STAMP := $(VENV)/installed
 
 .PHONY: install serve test lint bench clean
@@ -32,6 +33,7 @@ lint: $(STAMP)
 test: $(STAMP) lint
 	$(BIN)/python tests/setup_peers.py $(if $(PARTIAL),--partial)
 	$(BIN)/pytest -q $(ARGS) $(if $(PARTIAL),--partial)
+	$(BIN)/python tests/plain_suite.py $(OTHER_PYTHONS)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py --short
@@ -39,4 +41,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/load.py --short
 
 clean:
-	rm -rf $(VENV) node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* tests/e2e/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

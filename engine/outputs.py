@@ -85,10 +85,8 @@ class Finish:
 class Delta:
     """One step's gain for one sequence.
 
-    Text held back for a stop string that never came is in `tail` of the last delta; it belongs
-    after the last token's visible text.
+    Text that was held back for a stop string which never came is in the last token's `visible`.
     """
 
     tokens: tuple[Token, ...]
     finish: Finish | None = None
-    tail: str = ""

@@ -67,13 +67,18 @@ class GenerateHandler:
         except Problem as problem:
             exchange.failed(problem)
             return problem_response(dialect.problem(problem), problem)
-        except (ConnectionResetError, asyncio.CancelledError):
+        except ConnectionResetError:  # raised on, aiohttp would log it with a traceback
+            exchange.is_client_gone = True
+            return web.Response() if exchange.events is None else exchange.events.response
+        except asyncio.CancelledError:
             exchange.is_client_gone = True
             raise
         except Exception:
             logger.exception("a handler failed")
             fault = Problem(ErrorType.INTERNAL, "The server failed on this request")
             exchange.failed(fault)
+            if exchange.events is not None and exchange.events.is_started:
+                return exchange.events.cut()  # too late for a status; the reply may be what failed
             return problem_response(dialect.problem(fault), fault)
         finally:
             exchange.close()

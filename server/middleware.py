@@ -17,7 +17,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _EXPOSED = (
     "Retry-After, x-request-id, x-compute-type, x-compute-time, x-compute-characters, "
     "x-total-time, x-validation-time, x-queue-time, x-inference-time, x-time-per-token, "
-    "x-prompt-tokens, x-generated-tokens"
+    "x-prompt-tokens, x-generated-tokens, x-prefill"
 )
 
 
@@ -41,6 +41,7 @@ def allow_origins(
             headers["x-request-id"] = label
         if is_draining():
             response.force_close()
+            headers[hdrs.CONNECTION] = "close"  # aiohttp has settled this header by now
 
     return prepare
 

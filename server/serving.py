@@ -26,6 +26,9 @@ _KEEP_ALIVE_S = 75.0
 """Longer than the idle time of the proxies in front, so that they close first."""
 _LAG_INTERVAL_S = 0.5
 _LAST_WRITES_S = 5.0
+_LAST_ARRIVALS_S = 0.25
+"""How long requests are taken after the port is closed: a proxy that has connected just before the
+signal sends only now, and a 429 here would reach its client. Far more than a network's round."""
 
 
 def run(config: ServerConfig, engine_config: EngineConfig, load: Load) -> int:
@@ -103,11 +106,16 @@ async def _stop_signal() -> None:
 
 async def _drain(engine: Engine, timeout_s: float) -> None:
     """Let what runs finish; a second signal ends it at once."""
-    drain = asyncio.create_task(engine.drain(timeout_s))
+    drain = asyncio.create_task(_finish(engine, timeout_s))
     again = asyncio.create_task(_stop_signal())
     await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
     for task in (drain, again):
         task.cancel()
+
+
+async def _finish(engine: Engine, timeout_s: float) -> None:
+    await asyncio.sleep(_LAST_ARRIVALS_S)
+    await engine.drain(timeout_s)
 
 
 async def _watch_lag(metrics: Metrics) -> None:

@@ -100,6 +100,12 @@ class EventStream:
         with suppress(ConnectionResetError):  # Python's OpenAI client hangs up at [DONE]
             await self.response.write_eof()
 
+    def cut(self) -> web.StreamResponse:
+        """End the connection in the middle, so that nobody takes the stream for whole."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        return self.response
+
     def _tick(self) -> None:
         self._timer = self._loop.call_later(_TICK_S, self._tick)
         now = self._loop.time()
@@ -115,10 +121,9 @@ class EventStream:
             self._waiting_bytes, self._progress_at = waiting_bytes, now
         backlog = waiting_bytes + self._tokens.num_pending * _EVENT_BYTES
         is_slow = now - self._progress_at >= self._config.max_stall_s
-        transport = self._request.transport
-        if transport is not None and (is_slow or backlog > self._config.max_backlog_bytes):
+        if is_slow or backlog > self._config.max_backlog_bytes:
             self.is_stalled = True
-            transport.abort()
+            self.cut()
 
     def _buffered(self) -> int:
         transport = self._request.transport

@@ -9,6 +9,7 @@ from aiohttp import web
 from engine import Engine
 from server.config import ServerConfig
 from server.dialects import wire
+from server.dialects.answers import Info
 from server.errors import ErrorType, Problem
 from server.metrics import Metrics
 
@@ -57,34 +58,34 @@ class StatusRoutes:
         config, limits, model = self._config, self._engine.limits, self._engine.info
         stats = self._engine.stats()
         return _json(
-            {
-                "model_id": self._model_id,
-                "model_sha": model.revision,
-                "model_dtype": f"torch.{model.dtype}",
-                "model_device_type": model.device,
-                "model_pipeline_tag": "text-generation",
-                "max_concurrent_requests": config.max_concurrent_requests,
-                "max_best_of": config.max_best_of,
-                "max_stop_sequences": config.max_stop_sequences,
-                "max_input_tokens": limits.max_input_tokens,
-                "max_input_length": limits.max_input_tokens,
-                "max_total_tokens": limits.max_total_tokens,
-                "waiting_served_ratio": 0.0,
-                "max_batch_total_tokens": limits.num_blocks * limits.block_size,
-                "max_waiting_tokens": 0,
-                "max_batch_size": limits.max_batch_size,
-                "validation_workers": self._engine.num_tokenizer_workers,
-                "max_client_batch_size": config.max_client_batch_size,
-                "router": "text-generation-router",
-                "version": _TGI_VERSION,
-                "sha": None,
-                "docker_label": None,
-                "server": "millrace",
-                "server_version": self._version,
-                "num_running": stats.num_running,
-                "num_waiting": stats.num_waiting,
-                "max_queue_size": limits.max_waiting,
-            }
+            Info(
+                model_id=self._model_id,
+                model_sha=model.revision,
+                model_dtype=f"torch.{model.dtype}",
+                model_device_type=model.device,
+                model_pipeline_tag="text-generation",
+                max_concurrent_requests=config.max_concurrent_requests,
+                max_best_of=config.max_best_of,
+                max_stop_sequences=config.max_stop_sequences,
+                max_input_tokens=limits.max_input_tokens,
+                max_input_length=limits.max_input_tokens,
+                max_total_tokens=limits.max_total_tokens,
+                waiting_served_ratio=0.0,
+                max_batch_total_tokens=limits.num_blocks * limits.block_size,
+                max_waiting_tokens=0,
+                max_batch_size=limits.max_batch_size,
+                validation_workers=self._engine.num_tokenizer_workers,
+                max_client_batch_size=config.max_client_batch_size,
+                router="text-generation-router",
+                version=_TGI_VERSION,
+                sha=None,
+                docker_label=None,
+                server="millrace",
+                server_version=self._version,
+                num_running=stats.num_running,
+                num_waiting=stats.num_waiting,
+                max_queue_size=limits.max_waiting,
+            )
         )
 
     async def models(self, request: web.Request) -> web.Response:

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from msgspec import UNSET
 
@@ -166,11 +166,9 @@ class ChatStreamReply:
         if delta.finish is None:
             return events + self._events(delta.tokens)
         self._gathered.add(delta)
-        *before, last = delta.tokens
-        last = replace(last, visible=last.visible + delta.tail)
         reason = openai.stop_reason(delta.finish)
         end = wire.event(self._chunk(ChatDelta(), finish_reason=reason))
-        return events + self._events([*before, last]) + end
+        return events + self._events(delta.tokens) + end
 
     def end(self) -> bytes:
         """Add the usage where it is wanted, and say that this was all."""

@@ -157,7 +157,7 @@ class CompletionsStreamReply:
         *before, last = delta.tokens
         choice = CompletionChoice(
             index,
-            last.visible + delta.tail,
+            last.visible,
             None if self._num_top is None else self._logprobs(index, last),
             openai.stop_reason(delta.finish),
         )

@@ -71,13 +71,13 @@ def token(is_special, token_id, text, logprob, visible=None, top=()):
     return Token(token_id, text, visible, is_special, logprob, candidates)
 
 
-def delta(tokens, finish=None, tail="", prefill=()):
+def delta(tokens, finish=None, prefill=()):
     if finish is None:
         return Delta(tuple(tokens))
     reason, text, num_prompt, num_output = finish
     usage = Usage(num_prompt, 0, num_output, 0.0, 0.0, 0.0)
     prompt = tuple(PromptToken(*item) for item in prefill)
-    return Delta(tuple(tokens), Finish(FinishReason(reason), text, usage, prompt=prompt), tail)
+    return Delta(tuple(tokens), Finish(FinishReason(reason), text, usage, prompt=prompt))
 
 
 def answer(golden):
