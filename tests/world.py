@@ -135,6 +135,7 @@ class World:
         limits, running = self.scheduler.limits, list(self.scheduler.running)
         assert batch.num_tokens <= limits.max_batch_tokens
         assert [work.sequence_id for work in batch.work] == running, "a running row has no work"
+        assert all(work.is_sampled for work in batch.work[:-1]), "a chunk is not the last row"
         stayed = [sequence_id for sequence_id in before if sequence_id in running]
         assert stayed == before[: len(stayed)], "another than the newest is preempted"
         assert len(before) - len(stayed) == num_preempted
