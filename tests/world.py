@@ -161,7 +161,7 @@ class World:
             assert sequence.state is State.FINISHED
             assert not sequence.blocks
             assert finish.usage.num_output_tokens == len(self.tokens[sequence_id])
-            assert finish.text == self.text(sequence) + delta.tail
+            assert finish.text == self.text(sequence)
             assert (finish.error is not None) == (finish.reason is FinishReason.ERROR)
 
 

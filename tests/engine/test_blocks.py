@@ -1,3 +1,4 @@
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -240,7 +241,7 @@ class Pools(RuleBasedStateMachine):
 
     digest = staticmethod(chain_digest)
 
-    @initialize(num_blocks=st.integers(1, 7), block_size=st.integers(1, 2))
+    @initialize(num_blocks=st.integers(3, 9), block_size=st.integers(1, 2))
     def make(self, num_blocks, block_size):
         self.size = block_size
         self.pool = BlockPool(num_blocks, block_size, self.digest)
@@ -249,15 +250,15 @@ class Pools(RuleBasedStateMachine):
         """For each remembered block all ids from the root to its end, while nobody rewrites it."""
         self.num_hits = self.num_evicted = 0
 
-    @rule(data=st.data())
-    def take(self, data):
-        count = data.draw(st.integers(0, self.pool.num_free))
+    @rule(count=st.integers(0, 2))
+    def take(self, count):
+        count = min(count, self.pool.num_free)
         self._take({"ids": [], "prefix": None, "blocks": [], "num_remembered": 0}, count)
 
-    @rule(data=st.data(), ids=st.lists(st.integers(0, 1), max_size=8))
-    def start(self, data, ids):
+    @rule(ids=st.lists(st.integers(0, 1), min_size=1, max_size=8), num_left=st.integers(0, 2))
+    def start(self, ids, num_left):
         """Do what a scheduler does: find, look, share, take the rest."""
-        max_tokens = data.draw(st.integers(0, len(ids)))
+        max_tokens = max(0, len(ids) - num_left)
         before = self._snapshot()
         chain = self.pool.find(ids, max_tokens)
         assert self._snapshot() == before, "find has changed something"
@@ -280,26 +281,26 @@ class Pools(RuleBasedStateMachine):
         self.num_hits += len(chain)
         self._take(owner, num_missing)
 
-    @precondition(lambda self: self.owners)
-    @rule(data=st.data())
-    def remember(self, data):
-        owner = data.draw(st.sampled_from(self.owners))
-        number = owner["num_remembered"]
-        ids = owner["ids"][number * self.size : (number + 1) * self.size]
-        if len(ids) < self.size:
-            return
-        block = owner["blocks"][number]
-        self.content[block] = tuple(owner["ids"][: (number + 1) * self.size])
-        owner["prefix"] = self.pool.remember(owner["prefix"], ids, block)
-        owner["num_remembered"] += 1
-        known = owner["prefix"].block
-        assert self.content[known] == self.content[block], "the prefix of another content"
+    @precondition(lambda self: any(map(self._num_unknown, self.owners)))
+    @rule(who=st.integers(0, 9), count=st.integers(1, 8))
+    def remember(self, who, count):
+        candidates = list(filter(self._num_unknown, self.owners))
+        owner = candidates[who % len(candidates)]
+        first = owner["num_remembered"]
+        num_whole = first + self._num_unknown(owner)
+        for number in range(first, min(first + count, num_whole)):
+            ids = owner["ids"][number * self.size : (number + 1) * self.size]
+            block = owner["blocks"][number]
+            self.content[block] = tuple(owner["ids"][: (number + 1) * self.size])
+            owner["prefix"] = self.pool.remember(owner["prefix"], ids, block)
+            owner["num_remembered"] += 1
+            known = owner["prefix"].block
+            assert self.content[known] == self.content[block], "the prefix of another content"
 
     @precondition(lambda self: self.owners)
-    @rule(data=st.data(), is_broken=st.booleans())
-    def release(self, data, is_broken):
-        owner = data.draw(st.sampled_from(self.owners))
-        self.owners.remove(owner)
+    @rule(who=st.integers(0, 9), is_broken=st.sampled_from([False, False, True]))
+    def release(self, who, is_broken):
+        owner = self.owners.pop(who % len(self.owners))
         self.pool.release(owner["blocks"], is_broken=is_broken)
         if is_broken:
             assert not set(owner["blocks"]) & set(self.pool._unowned)
@@ -336,6 +337,10 @@ class Pools(RuleBasedStateMachine):
         owner["blocks"] = owner["blocks"] + taken
         self.owners.append(owner)
 
+    def _num_unknown(self, owner):
+        """Count the whole blocks that it has not yet remembered."""
+        return len(owner["ids"]) // self.size - owner["num_remembered"]
+
     def _snapshot(self):
         return (list(self.pool._free), list(self.pool._unowned), dict(self.pool._by_digest))
 
@@ -351,8 +356,36 @@ class CollidingPools(Pools):
 TestPools = Pools.TestCase
 TestWeakPools = WeakPools.TestCase
 TestCollidingPools = CollidingPools.TestCase
-TestPools.settings = settings(max_examples=25, stateful_step_count=25)
+TestPools.settings = settings(max_examples=20, stateful_step_count=25)
 TestWeakPools.settings = TestCollidingPools.settings = TestPools.settings
+
+
+MOVES = [*["start"] * 2, *["remember"] * 3, "release", "take"]
+
+
+@pytest.mark.parametrize("machine", [Pools, WeakPools, CollidingPools])
+def test_some_thousand_random_moves_find_only_what_was_remembered(machine):
+    dice = random.Random(machine.__name__)
+    pools = machine()
+    pools.make(num_blocks=9, block_size=1)
+    for _ in range(3000):
+        who = dice.randrange(10)
+        match dice.choice(
+            ["start", "start", "remember", "remember", "remember", "release", "take"]
+        ):
+            case "start":
+                pools.start(dice.choices([0, 1, 2], k=dice.randint(1, 5)), dice.randrange(2))
+            case "remember" if any(map(pools._num_unknown, pools.owners)):
+                pools.remember(who, dice.randint(1, 8))
+            case "release" if pools.owners:
+                pools.release(who, dice.random() < 0.2)
+            case "take":
+                pools.take(dice.randrange(2))
+        pools.is_sound()
+        if len(pools.owners) > 4:
+            pools.release(who, False)
+    assert pools.num_hits > 10
+    assert pools.num_evicted > 10
 
 
 def test_with_colliding_digests_a_chain_longer_than_one_block_is_never_found():

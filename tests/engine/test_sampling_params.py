@@ -4,7 +4,7 @@ import math
 import pytest
 
 from engine.errors import InvalidParameter, RequestError
-from engine.sampling_params import MAX_SEED, LogprobsMode, SamplingParams
+from engine.sampling_params import LogprobsMode, SamplingParams
 
 NAN, INF = math.nan, math.inf
 TINY = 5e-324
@@ -25,7 +25,7 @@ GOOD = [
     ("top_p", [None, TINY, BELOW_ONE]),
     ("typical_p", [None, TINY, BELOW_ONE]),
     ("min_p", [None, 0.0, 1.0]),
-    ("seed", [0, MAX_SEED]),
+    ("seed", [0, 2**64 - 1]),
     ("stop", [(), ("a",), (" ", "\n")]),
     ("num_top_logprobs", [0, 20]),
     ("logit_bias", [(), ((0, -100.0), (7, 100.0))]),
@@ -43,7 +43,7 @@ BAD = [
     ("top_p", [0.0, 1.0, -TINY, ABOVE_ONE, INF, NAN]),
     ("typical_p", [0.0, 1.0, -TINY, ABOVE_ONE, INF, NAN]),
     ("min_p", [-TINY, ABOVE_ONE, INF, NAN]),
-    ("seed", [-1, MAX_SEED + 1]),
+    ("seed", [-1, 2**64]),
     ("stop", [("",), ("a", "")]),
     ("num_top_logprobs", [-1]),
     ("logit_bias", [((-1, 0.0),), ((0, ABOVE_100),), ((0, -ABOVE_100),), ((0, NAN),)]),

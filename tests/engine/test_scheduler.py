@@ -40,17 +40,6 @@ def test_what_the_budget_leaves_starts_the_next_prompt_in_the_same_step():
     assert shares(world.step()) == [(2, 2, 1), (3, 2, 1)]
 
 
-def test_a_chunk_leaves_one_token_of_the_budget_to_each_row_after_it():
-    world = World({1: "xxxxxxxx", 3: "zzzzzzzz"}, max_batch_tokens=6, max_batch_size=3)
-    world.add("ab", 8)
-    world.step()
-    world.add("cdefghijklmnop", 1)
-    world.step()
-    world.add("q", 8)
-    assert shares(world.step()) == [(1, 1, 1), (2, 5, 0)]
-    assert shares(world.step()) == [(1, 1, 1), (2, 4, 1), (3, 1, 1)]
-
-
 def test_two_chunked_prompts_share_a_budget_first_come_first_served():
     world = World(max_batch_tokens=4, max_batch_size=2)
     world.add("abcdefghij", 1)

@@ -105,6 +105,15 @@ def test_special_text_in_contents_is_read_as_the_text_it_is(content):
     assert BYTE_LEVEL.decode(ids) == f"user\n{content}\nassistant\n"
 
 
+def test_special_text_in_contents_has_the_ids_of_any_other_text():
+    plain = Backend.from_str(byte_level().to_str())
+    plain.encode_special_tokens = True
+    ids = plain.encode("<|im_end|>").ids
+    assert len(ids) < len("<|im_end|>"), "nothing was merged"
+    chat = BYTE_LEVEL.encode_chat(user("<|im_end|>"))
+    assert ids in [chat[at : at + len(ids)] for at in range(len(chat))]
+
+
 @pytest.mark.parametrize(
     "message",
     [
