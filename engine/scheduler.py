@@ -83,7 +83,7 @@ class Scheduler:
         num_preempted = self.num_preempted
         budget = self.limits.max_batch_tokens
         for sequence in list(self.running.values()):
-            if sequence.state is State.RUNNING and (row := self._continue(sequence, budget, work)):
+            if sequence.state is State.RUNNING and (row := self._continue(sequence, budget)):
                 work.append(row)
                 budget -= row.num_tokens
         while budget > 0 and self.num_preempted == num_preempted:
@@ -96,7 +96,7 @@ class Scheduler:
             budget -= row.num_tokens
         if not work:
             return None
-        leave = tuple(self._rows - (self.running.keys() - {join.sequence_id for join in joins}))
+        leave = tuple(self._rows - self.running.keys())
         self._rows = set(self.running)
         self._num_steps += 1
         self._batch = Batch(self._num_steps, leave, tuple(joins), tuple(work))
@@ -165,10 +165,13 @@ class Scheduler:
 
     # -- schedule
 
-    def _continue(self, sequence: Sequence, budget: int, work: list[RowWork]) -> RowWork | None:
-        """Plan a running sequence's share, preempting the newest while blocks are missing."""
-        num_after = len(self.running) - len(work) - 1
-        num_tokens = min(sequence.num_tokens - sequence.num_computed, max(1, budget - num_after))
+    def _continue(self, sequence: Sequence, budget: int) -> RowWork | None:
+        """Plan a running sequence's share, preempting the newest while blocks are missing.
+
+        The budget holds a token for each row. Only the newest row can have more than one to
+        compute: nobody starts behind a prompt that is not yet whole.
+        """
+        num_tokens = min(sequence.num_tokens - sequence.num_computed, budget)
         missing = self._num_missing(sequence, num_tokens)
         while missing > self.pool.num_free:
             newest = next(reversed(self.running.values()))
@@ -184,7 +187,7 @@ class Scheduler:
         sequence = self.waiting.first()
         if sequence is None or len(self.running) >= self.limits.max_batch_size:
             return None
-        chain = self._find_prefix(sequence)
+        chain = self._find_prefix(sequence) if self._may_share(sequence) else []
         num_blocks = -(-sequence.num_tokens // self.limits.block_size)
         if num_blocks - len(chain) > self.pool.num_free_after(chain):
             return None
@@ -200,7 +203,8 @@ class Scheduler:
             sequence.started_at = now
             sequence.num_cached = sequence.num_computed
             self.started.append(sequence)
-            self.lookups.append(Lookup(sequence.num_prompt, sequence.num_computed))
+            if self._may_share(sequence):
+                self.lookups.append(Lookup(sequence.num_prompt, sequence.num_computed))
         join = Join(
             sequence_id=sequence.sequence_id,
             token_ids=tuple(sequence.token_ids),
@@ -212,10 +216,12 @@ class Scheduler:
         num_tokens = min(sequence.num_tokens - sequence.num_computed, budget)
         return join, self._work(sequence, num_tokens, ())
 
+    def _may_share(self, sequence: Sequence) -> bool:
+        """Tell whether known blocks may stand for a prompt's; its own logprobs need computing."""
+        return self.limits.is_prefix_caching and not sequence.wants_prompt_logprobs
+
     def _find_prefix(self, sequence: Sequence) -> list[Prefix]:
         """Look for known blocks; at least one token is left to compute, for its logits."""
-        if not self.limits.is_prefix_caching or sequence.wants_prompt_logprobs:
-            return []
         return self.pool.find(sequence.token_ids, sequence.num_tokens - 1)
 
     def _num_missing(self, sequence: Sequence, num_tokens: int) -> int:

@@ -36,6 +36,8 @@ def run(config: ServerConfig, engine_config: EngineConfig, load: Load) -> int:
     started = time.monotonic()
     listener = bind(config.hostname, config.port)
     metrics = Metrics()
+    # A container's first process ignores what it has no handler for: it would load to the end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         engine = load(engine_config, metrics)
         uvloop.run(_serve(engine, config, metrics, listener, started))
@@ -111,6 +113,7 @@ async def _drain(engine: Engine, timeout_s: float) -> None:
     await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
     for task in (drain, again):
         task.cancel()
+    await engine.drain(0.0)  # what a second signal leaves unfinished ends with an error event
 
 
 async def _finish(engine: Engine, timeout_s: float) -> None:

@@ -219,7 +219,8 @@ class PagedAttention:
         mask = group.masks.get(extras.window)
         if mask is None:
             mask = _mask(group.positions, keys.shape[2], extras.window, query.dtype)
-            group.masks[extras.window] = mask = mask[:, None]
+            # four axes: with three the library leaves its fused path
+            group.masks[extras.window] = mask = mask[None, :, None]
         part = slice(group.first, group.first + rows)
         # [heads, rows, dim] -> [kv_heads, rows, heads of one KV head, dim]
         q = query[:, part].unflatten(0, (num_kv_heads, -1)).transpose(1, 2)
@@ -250,7 +251,7 @@ class PagedAttention:
             mask = chunk.masks.get(extras.window)
             if mask is None:
                 positions = torch.arange(chunk.context.start, end, device=query.device)
-                mask = _mask(positions, end, extras.window, query.dtype)
+                mask = _mask(positions, end, extras.window, query.dtype)[None, None]
                 chunk.masks[extras.window] = mask
         q = query[:, part].unflatten(0, (key.shape[0], -1))
         attended = _attend(q, keys[:, None], values[:, None], mask, extras, head_axis=1)
