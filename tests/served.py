@@ -60,8 +60,10 @@ def serve(*flags: str, port: int | None = None, env: dict[str, str] | None = Non
         log_path = Path(folder) / "server.log"
         with log_path.open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve", "--hostname", "127.0.0.1"]
-                + ["--port", str(port), *flags],
+                [
+                    *(sys.executable, "-m", "server", "serve"),
+                    *("--hostname", "127.0.0.1", "--port", str(port), *flags),
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},

@@ -86,5 +86,3 @@ def test_a_corrupted_block_table_gives_other_ids(family):
         bench.step()
     got = [s.token_ids[s.num_prompt :] for s in sequences]
     assert sum(a != b for a, b in zip(got, expected, strict=True)) >= 3
-
-
