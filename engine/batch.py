@@ -2,11 +2,12 @@
 
 The runner keeps the rows (their ids, block tables and parameters); a Batch says only what changes
 in this step. Both are plain frozen records, so that a runner may live on a thread, in another
-process or on a device ahead of us; a new runner needs joins only.
+process or on a device ahead of us; a new runner needs joins only. What is made for each token is a
+named tuple, which takes a third of a frozen dataclass's time.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine.sampling_params import SamplingParams
 
@@ -26,8 +27,7 @@ class Join:
     params: SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class RowWork:
+class RowWork(NamedTuple):
     """One row's share of a step: its next `num_tokens` tokens that are not yet computed."""
 
     sequence_id: int
@@ -55,8 +55,7 @@ class Batch:
         return sum(row.num_tokens for row in self.work)
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """One sampled token, with logprobs only where the sequence asked for them."""
 
     token_id: int
@@ -65,8 +64,7 @@ class Sampled:
     """Pairs (token id, logprob), best first; ties at the end may make it longer than asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowOutput:
+class RowOutput(NamedTuple):
     """What one row gained."""
 
     sequence_id: int

@@ -4,8 +4,7 @@ One for each sequence. Knows nothing of logits, steps or dialects.
 """
 
 from codecs import getincrementaldecoder
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 _Utf8 = getincrementaldecoder("utf-8")
 _CONTEXT = 5
@@ -30,8 +29,7 @@ class Vocabulary(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What one token set free."""
 
     text: str

@@ -5,6 +5,7 @@ What a stream carries from the engine to its reader. Knows no dialect.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from engine.errors import EngineError
 
@@ -29,8 +30,7 @@ class TopToken:
     is_special: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One generated token and the text it set free."""
 
     id: int
@@ -81,8 +81,7 @@ class Finish:
     """Prompt tokens with logprobs, where they were asked for and are enabled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):
     """One step's gain for one sequence.
 
     Text that was held back for a stop string which never came is in the last token's `visible`.

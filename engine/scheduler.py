@@ -172,7 +172,10 @@ class Scheduler:
         compute: nobody starts behind a prompt that is not yet whole.
         """
         num_tokens = min(sequence.num_tokens - sequence.num_computed, budget)
-        missing = self._num_missing(sequence, num_tokens)
+        end = sequence.num_computed + num_tokens
+        missing = -(-end // self.limits.block_size) - len(sequence.blocks)
+        if missing <= 0:
+            return self._work(sequence, num_tokens, ())
         while missing > self.pool.num_free:
             newest = next(reversed(self.running.values()))
             self._preempt(newest)
@@ -223,10 +226,6 @@ class Scheduler:
     def _find_prefix(self, sequence: Sequence) -> list[Prefix]:
         """Look for known blocks; at least one token is left to compute, for its logits."""
         return self.pool.find(sequence.token_ids, sequence.num_tokens - 1)
-
-    def _num_missing(self, sequence: Sequence, num_tokens: int) -> int:
-        end = sequence.num_computed + num_tokens
-        return max(0, -(-end // self.limits.block_size) - len(sequence.blocks))
 
     def _work(self, sequence: Sequence, num_tokens: int, new_blocks: tuple[int, ...]) -> RowWork:
         is_sampled = sequence.num_computed + num_tokens == sequence.num_tokens
@@ -306,7 +305,9 @@ class Scheduler:
         if reason is not None and piece.stop is None:
             visible += sequence.detokenizer.flush()
         finish = None if reason is None else self._finish(sequence, reason, now, stop=piece.stop)
-        top = tuple(self._top_token(token_id, logprob) for token_id, logprob in sampled.top)
+        top: tuple[TopToken, ...] = ()
+        if sampled.top:
+            top = tuple(self._top_token(token_id, logprob) for token_id, logprob in sampled.top)
         token = Token(sampled.token_id, piece.text, visible, piece.is_special, sampled.logprob, top)
         return token, finish
 
