@@ -159,6 +159,8 @@ class _Decoder:
         """Take one ordinary id; return the whole characters it completed."""
         data = self._vocabulary.token_bytes(token_id)
         if data is not None:
+            if data.isascii() and not self._utf8.buffer:
+                return data.decode("ascii")
             return self._utf8.decode(data)
         self._ids.append(token_id)
         before = self._vocabulary.decode(self._ids[: self._read])

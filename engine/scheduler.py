@@ -171,11 +171,12 @@ class Scheduler:
         The budget holds a token for each row. Only the newest row can have more than one to
         compute: nobody starts behind a prompt that is not yet whole.
         """
-        num_tokens = min(sequence.num_tokens - sequence.num_computed, budget)
+        num_behind = sequence.num_tokens - sequence.num_computed
+        num_tokens = min(num_behind, budget)
         end = sequence.num_computed + num_tokens
         missing = -(-end // self.limits.block_size) - len(sequence.blocks)
         if missing <= 0:
-            return self._work(sequence, num_tokens, ())
+            return sequence.decode if num_behind == 1 else self._work(sequence, num_tokens, ())
         while missing > self.pool.num_free:
             newest = next(reversed(self.running.values()))
             self._preempt(newest)
@@ -298,10 +299,10 @@ class Scheduler:
         self, sequence: Sequence, sampled: Sampled, now: float
     ) -> tuple[Token, Finish | None]:
         """Turn a new token to text and see whether the sequence ends with it."""
-        is_stopping = sequence.num_output > sequence.params.min_new_tokens
-        piece = sequence.detokenizer.push(sampled.token_id, is_stopping=is_stopping)
+        is_early = sequence.num_output <= sequence.params.min_new_tokens
+        piece = sequence.detokenizer.push(sampled.token_id, is_stopping=not is_early)
         visible = piece.visible
-        reason = self._finish_reason(sequence, sampled.token_id, piece)
+        reason = self._finish_reason(sequence, sampled.token_id, piece, is_early)
         if reason is not None and piece.stop is None:
             visible += sequence.detokenizer.flush()
         finish = None if reason is None else self._finish(sequence, reason, now, stop=piece.stop)
@@ -312,12 +313,11 @@ class Scheduler:
         return token, finish
 
     def _finish_reason(
-        self, sequence: Sequence, token_id: int, piece: Piece
+        self, sequence: Sequence, token_id: int, piece: Piece, is_early: bool
     ) -> FinishReason | None:
         """Apply the order of the tests: TGI says length first, OpenAI last."""
         params = sequence.params
         is_full = sequence.num_output >= params.max_new_tokens
-        is_early = sequence.num_output <= params.min_new_tokens
         if is_full and params.length_first:
             return FinishReason.LENGTH
         if token_id in self._eos_token_ids and not (params.ignore_eos or is_early):

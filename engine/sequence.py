@@ -6,7 +6,7 @@ There is no prefill state and no decode state: `num_computed` chases `num_tokens
 from collections.abc import Sequence as AbstractSequence
 from enum import StrEnum
 
-from engine.batch import Sampled
+from engine.batch import RowWork, Sampled
 from engine.blocks import Prefix
 from engine.detokenizer import Detokenizer
 from engine.outputs import Usage
@@ -36,6 +36,7 @@ class Sequence:
 
     __slots__ = (
         "blocks",
+        "decode",
         "detokenizer",
         "first_token_at",
         "last_token_at",
@@ -62,6 +63,8 @@ class Sequence:
         submitted_at: float = 0.0,
     ) -> None:
         self.sequence_id = sequence_id
+        self.decode = RowWork(sequence_id, num_tokens=1, num_logits=1, is_sampled=True)
+        """Its work in most steps: the last token, into a block that it has."""
         self.params = params
         self.detokenizer = detokenizer
         self.state = State.NEW

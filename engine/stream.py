@@ -24,6 +24,7 @@ class TokenStream:
     """
 
     def __init__(self, *, is_streamed: bool = True) -> None:
+        self._loop = asyncio.get_running_loop()
         self._is_streamed = is_streamed
         self._pending: Burst = []
         self._waiter: asyncio.Future[None] | None = None
@@ -44,7 +45,7 @@ class TokenStream:
         if delta.finish is not None:
             del self._aborts[index]
             self._has_failed |= delta.finish.error is not None
-        if self._is_ready():
+        if self._waiter is not None and self._is_ready():
             self._wake()
 
     def nudge(self) -> None:
@@ -59,7 +60,7 @@ class TokenStream:
         while not self._is_ready():
             if not self._aborts and not self._pending:
                 raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:

@@ -100,7 +100,9 @@ class GenerateHandler:
             reply = call.reply(exchange.request_id, int(time.time()))
             headers = {**call.headers, **self._headers(exchange)}
             if call.is_stream:
-                return await self._stream(request, reply, tokens, headers, exchange)
+                # a task of its own: each token would else wake a dozen coroutines, one in another
+                stream = self._stream(request, reply, tokens, headers, exchange)
+                return await asyncio.create_task(stream)
             return await self._whole(reply, tokens, headers, exchange)
 
     async def _submit(self, call: Call, tokens: TokenStream, exchange: Exchange) -> None:
@@ -187,15 +189,10 @@ class GenerateHandler:
         with EventStream(request, tokens, headers, self._config, self._metrics) as events:
             exchange.events = events
             async for burst in tokens:
-                problem = self._problem(burst, exchange)
-                if problem is not None and not events.is_started:
-                    raise problem
-                data = b"".join(
-                    reply.delta(index, delta)
-                    for index, delta in burst
-                    if delta.finish is None or delta.finish.error is None
-                )
+                data, problem = self._render(burst, reply, exchange)
                 if problem is not None:
+                    if not events.is_started:
+                        raise problem
                     exchange.failed(problem)
                     await events.finish(data + reply.problem(problem))
                     return events.response
@@ -209,11 +206,9 @@ class GenerateHandler:
         self, reply: Reply, tokens: TokenStream, headers: Mapping[str, str], exchange: Exchange
     ) -> web.StreamResponse:
         async for burst in tokens:
-            problem = self._problem(burst, exchange)
+            _, problem = self._render(burst, reply, exchange)
             if problem is not None:
                 raise problem
-            for index, delta in burst:
-                reply.delta(index, delta)
         body = reply.end()
         exchange.finished()
         return web.Response(
@@ -222,21 +217,26 @@ class GenerateHandler:
             headers={**headers, **exchange.timings()},
         )
 
-    def _problem(self, burst: Burst, exchange: Exchange) -> Problem | None:
-        """Note what ended in this burst; return the first failure among it."""
+    def _render(
+        self, burst: Burst, reply: Reply, exchange: Exchange
+    ) -> tuple[bytes, Problem | None]:
+        """Feed a burst to the reply; return its bytes, and the first failure among its ends."""
         problem = None
-        for _, delta in burst:
-            if delta.finish is None:
-                continue
-            exchange.add(delta.finish)
-            error = delta.finish.error
-            if error is None or problem is not None:
-                continue
-            if isinstance(error, Overloaded):
-                problem = self._refuse(exchange, Refusal.QUEUE_EXPIRED)
-            else:
-                problem = from_engine(error, self._retry_after_s())
-        return problem
+        parts = []
+        for index, delta in burst:
+            finish = delta.finish
+            if finish is not None:
+                exchange.add(finish)
+                if finish.error is not None:
+                    problem = problem or self._problem(finish.error, exchange)
+                    continue
+            parts.append(reply.delta(index, delta))
+        return parts[0] if len(parts) == 1 else b"".join(parts), problem
+
+    def _problem(self, error: EngineError, exchange: Exchange) -> Problem:
+        if isinstance(error, Overloaded):
+            return self._refuse(exchange, Refusal.QUEUE_EXPIRED)
+        return from_engine(error, self._retry_after_s())
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> Problem:
         exchange.refusal = refusal

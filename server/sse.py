@@ -53,8 +53,9 @@ class EventStream:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
-        self._waiting_bytes: int | None = None
-        """What the transport still held when a write last made progress; None outside of one."""
+        self._is_writing = False
+        self._waiting_bytes = 0
+        """What the transport still held when a write last made progress."""
         self._progress_at = 0.0
         self._timer = self._loop.call_later(_TICK_S, self._tick)
 
@@ -86,12 +87,12 @@ class EventStream:
             self._metrics.keep_alive_sent()
         data = events or COMMENT
         self.num_bytes += len(data)
-        self._waiting_bytes = self._buffered()
-        self._progress_at = self._sent_at = self._loop.time()
+        self._sent_at = self._loop.time()
+        self._is_writing = True
         try:
             await self.response.write(data)
         finally:
-            self._waiting_bytes = None
+            self._is_writing = False
 
     async def finish(self, events: bytes) -> None:
         """Write the last events and end the stream; a client that has left by now has it all."""
@@ -109,7 +110,7 @@ class EventStream:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(_TICK_S, self._tick)
         now = self._loop.time()
-        if self._waiting_bytes is not None:
+        if self._is_writing:
             self._watch_reader(now)
         elif now - self._sent_at >= self._config.keep_alive_s:
             self._tokens.nudge()
@@ -117,7 +118,9 @@ class EventStream:
     def _watch_reader(self, now: float) -> None:
         """Cut off a reader who lets more pile up than is allowed, or for longer."""
         waiting_bytes = self._buffered()
-        if self._waiting_bytes is None or waiting_bytes < self._waiting_bytes:
+        if self._progress_at < self._sent_at:
+            self._waiting_bytes, self._progress_at = waiting_bytes, self._sent_at
+        elif waiting_bytes < self._waiting_bytes:
             self._waiting_bytes, self._progress_at = waiting_bytes, now
         backlog = waiting_bytes + self._tokens.num_pending * _EVENT_BYTES
         is_slow = now - self._progress_at >= self._config.max_stall_s

@@ -24,6 +24,9 @@ from server.dialects.gathered import Gathered
 from server.errors import Problem
 
 
+_TAIL = ',"generated_text":null,"details":null}\n\n'
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What an answer holds."""
@@ -128,11 +131,8 @@ class GenerateStreamReply:
 
     def _event(self, token: Token) -> str:
         self._index += 1
-        top = f'"top_tokens":[{",".join(map(_candidate, token.top))}],' if token.top else ""
-        return (
-            f'data: {{"index":{self._index},"token":{_candidate(token)},{top}'
-            f'"generated_text":null,"details":null}}\n\n'
-        )
+        top = f',"top_tokens":[{",".join(map(_candidate, token.top))}]' if token.top else ""
+        return f'data: {{"index":{self._index},"token":{_candidate(token)}{top}{_TAIL}'
 
     def _last_event(self, token: Token, finish: Finish) -> bytes:
         shape = self._shape
