@@ -23,7 +23,6 @@ from server.dialects.answers import (
 from server.dialects.gathered import Gathered
 from server.errors import Problem
 
-
 _TAIL = ',"generated_text":null,"details":null}\n\n'
 
 
