@@ -7,7 +7,7 @@ worked out once a step, in a Plan.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine.compute.kv_cache import KVCache, LayerShape
+from engine.compute.kv_cache import Gather, KVCache, LayerShape
 
 _IGNORED = {
     "dropout",
@@ -57,7 +57,7 @@ class _Group:
     """`[rows, blocks]`; a row's padding repeats its own first block."""
     positions: Tensor
     """`[rows]`, of the one query each."""
-    gather: dict[int, Tensor] = field(default_factory=dict)
+    gathers: dict[LayerShape, Gather] = field(default_factory=dict)
     masks: dict[int | None, Tensor] = field(default_factory=dict)
 
 
@@ -68,8 +68,8 @@ class _Chunk:
     first: int
     context: Context
     blocks: Tensor
-    """`[blocks]`"""
-    gather: dict[int, Tensor] = field(default_factory=dict)
+    """`[1, blocks]`"""
+    gathers: dict[LayerShape, Gather] = field(default_factory=dict)
     masks: dict[int | None, Tensor] = field(default_factory=dict)
 
 
@@ -91,7 +91,6 @@ class PagedAttention:
         self._device = device
         self._cache: KVCache | None = None
         self._plan: Plan | None = None
-        self._buffers: dict[str, Tensor] = {}
         self.shapes: dict[int, LayerShape] = {}
         """Seen while no cache is attached: what each layer wants to keep."""
         self.num_calls = 0
@@ -118,7 +117,7 @@ class PagedAttention:
         first = len(positions)
         for context in chunks:
             slots.append(_slots(context, size))
-            parts.append(_Chunk(first, context, self._tensor(context.blocks)))
+            parts.append(_Chunk(first, context, self._tensor(context.blocks)[None]))
             first += context.num_tokens
         groups = self._groups(tables, positions, size)
         self._plan = Plan(self._tensor(np.concatenate(slots)), groups, parts)
@@ -147,12 +146,10 @@ class PagedAttention:
         assert self._plan is not None
         layer = module.layer_idx
         self._cache.write(layer, self._plan.slots, key[0], value[0])
-        out = query.new_empty((query.shape[2], query.shape[1], value.shape[-1]))
-        for group in self._plan.groups:
-            self._decode(layer, group, query[0], extras, out)
+        parts = [self._decode(layer, group, query[0], extras) for group in self._plan.groups]
         for chunk in self._plan.chunks:
-            self._prefill(layer, chunk, (query[0], key[0], value[0]), extras, out)
-        return out[None], None
+            parts.append(self._prefill(layer, chunk, (query[0], key[0], value[0]), extras))
+        return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
 
     # -- load
 
@@ -206,26 +203,20 @@ class PagedAttention:
             first = last
         return groups
 
-    def _decode(
-        self, layer: int, group: _Group, query: Tensor, extras: "_Extras", out: Tensor
-    ) -> None:
+    def _decode(self, layer: int, group: _Group, query: Tensor, extras: "_Extras") -> Tensor:
         """Attend a group of single queries; the heads of one KV head share its keys as rows."""
-        assert self._cache is not None
-        num_kv_heads = self._cache.k[layer].shape[0]
-        rows = group.num_rows
-        keys, values = self._gather(layer, group, group.blocks)
-        keys = keys.view(num_kv_heads, rows, -1, keys.shape[-1])
-        values = values.view(num_kv_heads, rows, -1, values.shape[-1])
+        gather = self._gather(layer, group)
         mask = group.masks.get(extras.window)
         if mask is None:
-            mask = _mask(group.positions, keys.shape[2], extras.window, query.dtype)
+            mask = _mask(group.positions, gather.keys.shape[2], extras.window, query.dtype)
             # four axes: with three the library leaves its fused path
             group.masks[extras.window] = mask = mask[None, :, None]
-        part = slice(group.first, group.first + rows)
+        num_heads, _, dim = query.shape
+        q = query[:, group.first : group.first + group.num_rows]
         # [heads, rows, dim] -> [kv_heads, rows, heads of one KV head, dim]
-        q = query[:, part].unflatten(0, (num_kv_heads, -1)).transpose(1, 2)
-        attended = _attend(q, keys, values, mask, extras, head_axis=2)
-        out[part] = attended.permute(1, 0, 2, 3).flatten(1, 2)
+        q = q.view(gather.keys.shape[0], -1, group.num_rows, dim).transpose(1, 2)
+        attended = _attend(q, gather.keys, gather.values, mask, extras, head_axis=2)
+        return attended.transpose(0, 1).reshape(group.num_rows, num_heads, -1)
 
     def _prefill(
         self,
@@ -233,19 +224,16 @@ class PagedAttention:
         chunk: _Chunk,
         fresh: tuple[Tensor, Tensor, Tensor],
         extras: "_Extras",
-        out: Tensor,
-    ) -> None:
+    ) -> Tensor:
         """Attend one chunk to its row's cached tokens and itself."""
-        assert self._cache is not None
         query, key, value = fresh
         part = slice(chunk.first, chunk.first + chunk.context.num_tokens)
         end = chunk.context.end
         if chunk.context.start == 0:
-            keys, values = key[:, part], value[:, part]
+            keys, values = key[:, None, part], value[:, None, part]
         else:
-            keys, values = self._gather(layer, chunk, chunk.blocks)
-            keys = keys.view(key.shape[0], -1, key.shape[-1])[:, :end]
-            values = values.view(value.shape[0], -1, value.shape[-1])[:, :end]
+            gather = self._gather(layer, chunk)
+            keys, values = gather.keys[:, :, :end], gather.values[:, :, :end]
         mask = None
         if chunk.context.start > 0 or not extras.is_causal_enough(end):
             mask = chunk.masks.get(extras.window)
@@ -254,36 +242,25 @@ class PagedAttention:
                 mask = _mask(positions, end, extras.window, query.dtype)[None, None]
                 chunk.masks[extras.window] = mask
         q = query[:, part].unflatten(0, (key.shape[0], -1))
-        attended = _attend(q, keys[:, None], values[:, None], mask, extras, head_axis=1)
-        out[part] = attended.flatten(0, 1).transpose(0, 1)
+        attended = _attend(q, keys, values, mask, extras, head_axis=1)
+        return attended.flatten(0, 1).transpose(0, 1)
 
-    def _gather(self, layer: int, part: "_Group | _Chunk", blocks: Tensor) -> tuple[Tensor, Tensor]:
-        """Copy whole blocks into kept buffers, `[kv_heads * blocks, block * dim]` each."""
-        assert self._cache is not None
-        k, v = self._cache.k[layer], self._cache.v[layer]
-        num_kv_heads, num_blocks = k.shape[:2]
-        rows = part.gather.get(num_kv_heads)
-        if rows is None:
-            heads = torch.arange(num_kv_heads, device=blocks.device)[:, None] * num_blocks
-            rows = part.gather[num_kv_heads] = (heads + blocks.flatten()).flatten()
-        return self._select("k", k, rows), self._select("v", v, rows)
-
-    def _select(self, name: str, cache: Tensor, rows: Tensor) -> Tensor:
-        flat = cache.view(cache.shape[0] * cache.shape[1], -1)
-        num_elements = rows.shape[0] * flat.shape[1]
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.shape[0] < num_elements:
-            buffer = self._buffers[name] = cache.new_empty(num_elements + num_elements // 4)
-        out = buffer[:num_elements].view(rows.shape[0], flat.shape[1])
-        torch.index_select(flat, 0, rows, out=out)
-        return out.view(rows.shape[0] * cache.shape[2], cache.shape[3])
+    def _gather(self, layer: int, part: _Group | _Chunk) -> Gather:
+        """Copy a part's blocks of this layer together; where to is worked out once a step."""
+        cache = self._cache
+        assert cache is not None
+        shape = self.shapes[layer]
+        gather = part.gathers.get(shape)
+        if gather is None:
+            gather = part.gathers[shape] = cache.gather(layer, part.blocks)
+        cache.read(layer, gather)
+        return gather
 
     def _tensor(self, array: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
 
-@dataclass(frozen=True, slots=True)
-class _Extras:
+class _Extras(NamedTuple):
     """What a family adds to plain attention."""
 
     scale: float

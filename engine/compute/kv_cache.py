@@ -28,6 +28,20 @@ class LayerShape:
         return self.num_kv_heads * (self.k_dim + self.v_dim) * dtype.itemsize
 
 
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Where the blocks of some rows are copied together, for any layer of one shape."""
+
+    rows: Tensor
+    """Which rows of a layer's `[kv_heads * blocks, block * dim]` to copy."""
+    k_out: Tensor
+    v_out: Tensor
+    """Where to: parts of kept buffers, which the next gather overwrites."""
+    keys: Tensor
+    values: Tensor
+    """The same as `[kv_heads, rows, length, dim]`."""
+
+
 class KVCache:
     """Keys and values of every block, for every layer."""
 
@@ -44,6 +58,7 @@ class KVCache:
         self.k: list[Tensor] = []
         """For each layer `[kv_heads, blocks, block, k_dim]`; zero before the first use."""
         self.v: list[Tensor] = []
+        self._buffers: dict[str, Tensor] = {}
         for shape in shapes:
             size = (shape.num_kv_heads, num_blocks, block_size)
             self.k.append(_zeros((*size, shape.k_dim), dtype, device))
@@ -54,6 +69,22 @@ class KVCache:
         for cache, new in ((self.k[layer], key), (self.v[layer], value)):
             cache.view(cache.shape[0], -1, cache.shape[3]).index_copy_(1, slots, new)
 
+    def gather(self, layer: int, blocks: Tensor) -> Gather:
+        """Lay out the copy of block tables `[rows, blocks]`, for this layer and those alike."""
+        k, v = self.k[layer], self.v[layer]
+        num_kv_heads = k.shape[0]
+        heads = torch.arange(num_kv_heads, device=blocks.device)[:, None] * self.num_blocks
+        rows = (heads + blocks.flatten()).flatten()
+        k_out, v_out = self._buffer("k", k, len(rows)), self._buffer("v", v, len(rows))
+        size = (num_kv_heads, len(blocks), blocks.shape[1] * self.block_size)
+        return Gather(rows, k_out, v_out, k_out.view(*size, -1), v_out.view(*size, -1))
+
+    def read(self, layer: int, gather: Gather) -> None:
+        """Copy what is laid out, from this layer."""
+        for cache, out in ((self.k[layer], gather.k_out), (self.v[layer], gather.v_out)):
+            flat = cache.view(-1, out.shape[1])
+            torch.index_select(flat, 0, gather.rows, out=out)
+
     def clear(self, blocks: Tensor) -> None:
         """Zero blocks before they are given to a row.
 
@@ -61,6 +92,14 @@ class KVCache:
         """
         for cache in (*self.k, *self.v):
             cache.index_fill_(1, blocks, 0)
+
+    def _buffer(self, name: str, cache: Tensor, num_rows: int) -> Tensor:
+        """Give room for so many blocks, `[num_rows, block * dim]`, kept from step to step."""
+        num_elements = num_rows * cache.shape[2] * cache.shape[3]
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer) < num_elements:
+            buffer = self._buffers[name] = cache.new_empty(num_elements + num_elements // 4)
+        return buffer[:num_elements].view(num_rows, -1)
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
