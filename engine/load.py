@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from engine.batch import Batch, Join, RowWork
 from engine.compute.kv_cache import KVCache, free_memory_bytes
-from engine.compute.model import Model
-from engine.compute.runner import ModelRunner, keep_freed_memory
+from engine.compute.model import Model, explain
+from engine.compute.runner import ModelRunner, prepare_memory
 from engine.compute.sampler import Sampler
 from engine.config import EngineConfig, Limits, ModelInfo
 from engine.engine import Engine
@@ -32,7 +33,8 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
 
     Raises LoadError, whose message tells the operator what to do.
     """
-    keep_freed_memory()
+    prepare_memory()
+    _speak_with_one_voice()
     num_threads = config.num_threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(num_threads)
     tokenizer = _load_tokenizer(config)
@@ -65,6 +67,14 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
     return Engine(runner, scheduler, tokenizer, info, observer, config.num_tokenizer_workers)
 
 
+def _speak_with_one_voice() -> None:
+    """Let the libraries write to our log only, and draw no bars of progress into it."""
+    transformers_logging.disable_progress_bar()
+    for name in ("transformers", "huggingface_hub"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+
+
 def _load_tokenizer(config: EngineConfig) -> Tokenizer:
     try:
         fast = AutoTokenizer.from_pretrained(
@@ -75,8 +85,10 @@ def _load_tokenizer(config: EngineConfig) -> Tokenizer:
             clean_up_tokenization_spaces=False,
         )
     except Exception as error:  # the libraries raise a dozen kinds, all for the operator
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise LoadError(f"cannot load the tokenizer of {config.model}: {reason[0]}") from error
+        sentence = explain(config.model, error, "the tokenizer of ")
+        if Path(config.model).is_dir() and not (Path(config.model) / "tokenizer.json").exists():
+            sentence += "; it holds no tokenizer.json"
+        raise LoadError(sentence) from error
     if not fast.is_fast:
         raise LoadError(
             f"the tokenizer of {config.model} has no fast form: a tokenizer.json is needed"
@@ -111,6 +123,11 @@ def _settle(config: EngineConfig, model: Model) -> Limits:
     useful = config.max_batch_size * -(-wanted // size)
     num_blocks = min(fitting, useful)
     if config.max_cache_tokens is not None:
+        if config.max_cache_tokens < size:
+            raise LoadError(
+                f"max_cache_tokens must be at least one block of {size} tokens. "
+                f"Given: {config.max_cache_tokens}"
+            )
         num_blocks = config.max_cache_tokens // size
         if num_blocks > free // (bytes_per_token * size):
             raise LoadError(
@@ -120,7 +137,8 @@ def _settle(config: EngineConfig, model: Model) -> Limits:
     if num_blocks < 1:
         raise LoadError(
             f"no memory for one block of {size} tokens ({_mib(size * bytes_per_token)}): "
-            f"{_mib(free)} are free, of which the cache may take {config.memory_fraction:.0%}"
+            f"{_mib(free)} are free, of which memory_fraction {config.memory_fraction} lets the "
+            f"cache take {_mib(free * config.memory_fraction)}"
         )
     max_total = min(wanted, num_blocks * size)
     if config.max_total_tokens is not None and max_total < config.max_total_tokens:
@@ -177,5 +195,5 @@ def _ids(token_id: int | None) -> tuple[int, ...]:
     return () if token_id is None else (token_id,)
 
 
-def _mib(num_bytes: int) -> str:
+def _mib(num_bytes: float) -> str:
     return f"{num_bytes / 2**20:,.1f} MiB"

@@ -137,7 +137,7 @@ def _multiplier(weight: Tensor, bias: Tensor | None, is_packed: bool) -> Multipl
 def _packed(weight: Tensor, bias: Tensor | None) -> Multiply:
     """Pack for oneDNN once; one packing serves every number of rows."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, 16)
-    product = torch.ops.mkldnn._linear_pointwise
+    product = torch.ops.mkldnn._linear_pointwise.default
     return lambda x: product(x, packed, bias, "none", [], "")
 
 

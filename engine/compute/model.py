@@ -6,7 +6,7 @@ load that ragged rows give what the library gives; what cannot run so is refused
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,15 @@ class Model:
         AttentionInterface.register(name, self.attention.attend)
         AttentionMaskInterface.register(name, lambda *args, **kwargs: None)
         logger.info("loading weights of %s as %s on %s", config.model, self.dtype, self.device)
-        self._module = _from_pretrained(
+        self._module, report = _from_pretrained(
             AutoModelForCausalLM,
             config.model,
             dtype=self.dtype,
             attn_implementation="eager",
+            output_loading_info=True,
             **hub,
         )
+        _check_complete(config.model, report["missing_keys"])
         self._module.eval().requires_grad_(False).to(self.device)
         text_config = self._module.config.get_text_config()
         self.num_parameters = sum(p.numel() for p in self._module.parameters())
@@ -214,17 +216,28 @@ def _from_pretrained(kind: Any, model: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(model, **options)
     except Exception as error:  # the libraries raise a dozen kinds, all for the operator
-        raise LoadError(_explain(model, error)) from error
+        raise LoadError(explain(model, error)) from error
 
 
-def _explain(model: str, error: Exception) -> str:
+def _check_complete(model: str, missing: Collection[str]) -> None:
+    """Refuse a checkpoint with holes: the library fills them with random numbers and goes on."""
+    if missing:
+        raise LoadError(
+            f"cannot load {model}: {len(missing)} weights are missing, among them {min(missing)}; "
+            "are all its files there, and does config.json belong to them?"
+        )
+
+
+def explain(model: str, error: Exception, part: str = "") -> str:
+    """Say in a sentence why (a part of) a model cannot be loaded, and what to do."""
     path = Path(model)
     if not path.exists() and (path.is_absolute() or model.startswith(".")):
         return f"cannot load {model}: no such directory. Give --model-id a directory or a hub id"
     if path.is_dir() and not (path / "config.json").exists():
         return f"cannot load {model}: it holds no config.json"
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return f"cannot load {model}: {type(error).__name__}: {reason[0]}"
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(" .:")
+    sentence = f"cannot load {part}{model}: {type(error).__name__}: {reason}"
+    return f"{sentence}; is the file whole?" if "Safetensor" in sentence else sentence
 
 
 def _parameters(module: Any) -> set[str]:

@@ -162,8 +162,10 @@ def _serve(**values: Any) -> None:
         from server.serving import run
 
         code = run(server_config, engine_config, load)
-    except (ConfigError, LoadError) as error:
+    except ConfigError as error:
         raise click.ClickException(str(error)) from error
+    except LoadError as error:
+        raise click.ClickException(_with_flags(str(error), _given(values))) from error
     except OSError as error:
         if error.errno not in _BIND_ERRORS or error.filename is not None:
             raise  # not about the port
