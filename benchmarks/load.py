@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import uvloop
-from arrival import Arrivals, describe_arrivals, measure_arrivals
-from child import free_port, run_server
+from parts.arrival import Arrivals, describe_arrivals, measure_arrivals
+from parts.child import free_port, run_server
 
 import engine
 from server.loadgen import Load, Target, measure

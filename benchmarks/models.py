@@ -166,12 +166,16 @@ def _single_token_words(backend: Tokenizer) -> list[str]:
 def main() -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models-dir", type=Path, required=True, help="where to write them")
+    parser.add_argument("--json", type=Path, help="write the paths to this file")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SHAPES)} [all]")
     args = parser.parse_args()
-    for name in args.names or SHAPES:
+    for name in args.names:
         if name not in SHAPES:
             parser.error(f"there is no shape {name!r}")
-        print(make_model(name, args.models_dir))
+    paths = {name: str(make_model(name, args.models_dir)) for name in args.names or SHAPES}
+    print("\n".join(paths.values()))
+    if args.json is not None:
+        args.json.write_text(json.dumps(paths, indent=2))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
-from child import free_port, run_server
+from parts.child import free_port, run_server
 
 from server.cpu import CpuMeter, CpuUse
 from server.loadgen import Target, closed_loop
@@ -65,7 +65,7 @@ def measure(kind: str, num_streams: int, num_tokens: int, place: Place) -> Run:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         stamps = Path(folder) / "stamps.json"
-        script = Path(__file__).with_name("weightless.py")
+        script = Path(__file__).parent / "parts" / "weightless.py"
         command = [sys.executable, str(script), kind, str(port), str(stamps)]
         with run_server(command, port, place.server_core) as child:
             recordings, cpu = _load(child.pid, child.url, num_streams, num_tokens)

@@ -25,7 +25,7 @@ from typing import Self
 import torch
 from ceilings import multiply_rate, read_rate, use_all_cores
 from models import BUILT_IN_MODEL, SHAPES, make_model
-from versus import compare, describe_comparison
+from parts.versus import compare, describe_comparison
 
 from engine import Batch, EngineConfig, Join, ModelInfo, RowWork, Runner, SamplingParams
 from engine.load import load

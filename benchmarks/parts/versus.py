@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from one_by_one import OneByOne
+from parts.one_by_one import OneByOne
 
 from engine import Engine, EngineConfig, SamplingParams, TokenStream
 from engine.load import load
