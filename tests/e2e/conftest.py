@@ -1,0 +1,52 @@
+"""Servers that tests share, each started once; after every test one must be as idle as before."""
+
+import pytest
+from occupancy import assert_clean, occupied, wait_until_idle
+from served import serve
+
+SMALL_CACHE = ("--max-batch-total-tokens", "32768")
+"""Enough for these tests, and quickly there."""
+
+
+def _shared(*flags):
+    @pytest.fixture(scope="session")
+    def started():
+        with serve(*SMALL_CACHE, *flags) as server:
+            yield server
+            assert server.process.poll() is None, server.log[-3000:]
+            assert_clean(server.log)
+
+    return started
+
+
+started_server = _shared("--dtype", "float32", "--enable-prefill-logprobs")
+started_crowded = _shared("--max-concurrent-requests", "2", "--max-batch-size", "1")
+started_keyed = _shared("--api-key", "open-sesame")
+
+
+@pytest.fixture
+def server(started_server):
+    """The server of most tests."""
+    yield started_server
+    wait_until_idle(started_server)
+
+
+@pytest.fixture
+def crowded(started_crowded):
+    """A server with two permits and one row."""
+    yield started_crowded
+    wait_until_idle(started_crowded)
+
+
+@pytest.fixture
+def keyed(started_keyed):
+    """A server that asks for the key `open-sesame`."""
+    yield started_keyed
+    wait_until_idle(started_keyed)
+
+
+@pytest.fixture
+def full(crowded):
+    """The crowded server with a stream that runs and one that waits: no permit is left."""
+    with occupied(crowded, 2):
+        yield crowded

@@ -1,0 +1,31 @@
+// Runs one case of one client: node run.mjs CLIENT CASE URL. Prints one line of JSON.
+// Its exit code is 0 also when the client throws: what it threw is the answer.
+const [client, name, url] = process.argv.slice(2);
+const { cases } = await import(`./${client}.mjs`);
+
+// Nobody but the server is to be asked.
+const realFetch = globalThis.fetch;
+globalThis.fetch = (target, options) => {
+  const { origin } = new URL(target.url ?? target);
+  if (origin !== url) throw new Error(`it asked ${origin}`);
+  return realFetch(target, options);
+};
+
+async function outcome() {
+  try {
+    return { value: await cases[name](url) };
+  } catch (error) {
+    return { error: describe(error) };
+  }
+}
+
+function describe(error) {
+  return {
+    name: error.name,
+    message: error.message,
+    status: error.status ?? error.httpResponse?.status ?? null,
+    body: error.httpResponse?.body ?? error.error ?? null,
+  };
+}
+
+console.log(JSON.stringify(await outcome()));
