@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,9 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
 
 
 def _speak_with_one_voice() -> None:
-    """Let the libraries write to our log only, and draw no bars of progress into it."""
-    transformers_logging.disable_progress_bar()
+    """Let the libraries write to our log only; they draw bars of progress where a person looks."""
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
     for name in ("transformers", "huggingface_hub"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True

@@ -272,7 +272,7 @@ async def check_a_kill_is_seen(fleet: Fleet) -> None:
     killed, other = fleet.replicas
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         streams = [
-            await stack.enter_async_context(begin(fleet.url, question(800))) for _ in range(8)
+            await stack.enter_async_context(begin(fleet.url, question(500))) for _ in range(8)
         ]
         reads = [group.create_task(stream.read()) for stream in streams]
         assert fleet.metric("millrace_streams_open") == [4, 4]
@@ -286,7 +286,7 @@ async def check_a_kill_is_seen(fleet: Fleet) -> None:
         assert not response.is_whole
         assert check(STREAM, response.body, is_whole=False).token_ids
     whole = [read.result() for read in reads if read.result() not in broken]
-    assert [len(_whole(response).token_ids) for response in whole] == [800] * 4
+    assert [len(_whole(response).token_ids) for response in whole] == [500] * 4
 
 
 async def check_a_replica_comes_back(fleet: Fleet) -> None:
