@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from engine.batch import Batch, Join, RowWork
 from engine.compute.kv_cache import KVCache, free_memory_bytes
 from engine.compute.model import Model, explain
-from engine.compute.runner import ModelRunner, prepare_memory
+from engine.compute.runner import ModelRunner, ask_for_huge_pages, keep_freed_memory
 from engine.compute.sampler import Sampler
 from engine.config import EngineConfig, Limits, ModelInfo
 from engine.engine import Engine
@@ -34,7 +34,7 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
 
     Raises LoadError, whose message tells the operator what to do.
     """
-    prepare_memory()
+    ask_for_huge_pages()
     _speak_with_one_voice()
     num_threads = config.num_threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(num_threads)
@@ -54,6 +54,7 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
     runner = ModelRunner(
         model, cache, sampler, limits.max_batch_size, limits.max_total_tokens, num_threads
     )
+    keep_freed_memory()
     _warm_up(runner, limits)
     info = ModelInfo(
         model_id=config.model,

@@ -39,8 +39,6 @@ def run(config: ServerConfig, engine_config: EngineConfig, load: Load) -> int:
     started = time.monotonic()
     listener = bind(config.hostname, config.port)
     metrics = Metrics()
-    # A container's first process ignores what it has no handler for: it would load to the end.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         engine = load(engine_config, metrics)
         _spare_the_collector()

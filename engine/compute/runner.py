@@ -212,14 +212,20 @@ def _wanted(work: Sequence[RowWork]) -> tuple[NDArray[np.int64], list[int]]:
     return np.array(wanted, dtype=np.int64), starts
 
 
-def prepare_memory() -> None:
-    """Ask for huge pages for weights, and tell glibc not to unmap large tensors when freed.
+def ask_for_huge_pages() -> None:
+    """Have torch ask for huge pages; before the weights are loaded.
 
-    Huge pages give the products of a decode step up to 5 %. A freed tensor would fault in all its
-    pages again at the next step: 64 rows of 150,000 logits to float32 take 8.4 ms so, 2.1 without.
-    Elsewhere than glibc nothing happens. Call it before the weights are loaded.
+    They give the products of a decode step up to 5 %.
     """
-    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # torch's allocator looks there, and nowhere else
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # its allocator looks there, and nowhere else
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to unmap large tensors when they are freed; after the weights are loaded.
+
+    Each would fault in all its pages again at the next step: 64 rows of 150,000 logits to float32
+    take 8.4 ms so, 2.1 without. Elsewhere than glibc nothing happens.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):

@@ -5,6 +5,7 @@ that may reach past the engine's door.
 import errno
 import logging
 import re
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,8 @@ def _serve(**values: Any) -> None:
     if values["env"]:
         click.echo(describe_runtime())
         return
+    # A container's first process ignores what it has no handler for: it would load to the end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Containers set HOSTNAME to a name of their own that nobody can listen on.
     is_from_env = context.get_parameter_source("hostname") is ParameterSource.ENVIRONMENT
     if is_from_env and not is_address(values["hostname"]):
