@@ -6,7 +6,7 @@ https://github.com/huggingface/text-generation-inference/blob/db931fcf/router/sr
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from server.dialects.call import DialectConfig
 from server.errors import Problem, invalid
@@ -78,11 +78,11 @@ def check_truncate(config: DialectConfig, value: int | None) -> None:
         require(0 < value <= most, "truncate", rule, value)
 
 
-def check_ids(config: DialectConfig, field: str, token_ids: Iterable[int]) -> None:
-    """Check that every id is in the vocabulary."""
-    for token_id in token_ids:
+def check_ids(config: DialectConfig, field: str, token_ids: Sequence[int]) -> None:
+    """Check that every id is in the vocabulary; there may be hundreds of thousands."""
+    for worst in (min(token_ids, default=0), max(token_ids, default=0)):
         rule = f"must hold token ids >= 0 and < {config.vocab_size}"
-        require(0 <= token_id < config.vocab_size, field, rule, token_id)
+        require(0 <= worst < config.vocab_size, field, rule, worst)
 
 
 def draw_seed() -> int:
