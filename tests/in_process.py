@@ -3,6 +3,7 @@
 For what a real model does not do on demand: fail, hang in the middle of a step, talk for ever.
 """
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -59,9 +60,9 @@ class InProcess:
     _http: web.AppRunner
 
     @property
-    def num_connections(self) -> int:
-        """Count the open connections."""
-        return len(self._http.server.connections)
+    def transports(self) -> list[asyncio.Transport]:
+        """List the server's ends of the open connections."""
+        return [protocol.transport for protocol in self._http.server.connections]
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum the samples of a metric whose labels include these."""

@@ -10,6 +10,7 @@ from huggingface_hub.errors import (
     TextGenerationError,
     ValidationError,
 )
+from in_process import in_process
 from occupancy import given_up, wait_for
 
 PROMPT = "What is the capital of France?"
@@ -169,6 +170,24 @@ def test_a_client_of_the_generate_routes_works_too(server):
     with InferenceClient(server.url + "/generate_stream") as client:
         parts = list(client.text_generation(PROMPT, max_new_tokens=8, stream=True))
     assert "".join(parts).startswith(text)
+
+
+@pytest.mark.parametrize("is_chat", [False, True])
+async def test_line_separators_and_split_characters_come_through(is_chat):
+    # this client splits lines as Unicode does; each token here is one byte of the text
+    text = 'a\u2028b\u2029c\u0085d\u000b é 😀 \\u2028 "\n'
+    num_tokens = len(text.encode())
+    async with in_process() as server, AsyncInferenceClient(server.url) as client:
+        if is_chat:
+            chat = [{"role": "user", "content": text}]
+            chunks = await client.chat_completion(chat, max_tokens=num_tokens, stream=True)
+            parts = [chunk.choices[0].delta.content or "" async for chunk in chunks]
+        else:
+            asked = {"max_new_tokens": num_tokens, "stream": True, "details": True}
+            events = [event async for event in await client.text_generation(text, **asked)]
+            parts = [event.token.text for event in events]
+            assert events[-1].generated_text == text + text
+        assert "".join(parts) == text
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/chat/completions"])
