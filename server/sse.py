@@ -45,6 +45,8 @@ class EventStream:
     ) -> None:
         self.response = web.StreamResponse(headers={**_HEADERS, **headers})
         self.num_bytes = 0
+        self.is_started = False
+        """The headers were handed over, so that the status is settled."""
         self.is_stalled = False
         """The reader did not read, and was cut off."""
         self._request = request
@@ -70,19 +72,15 @@ class EventStream:
     ) -> None:
         self._timer.cancel()
 
-    @property
-    def is_started(self) -> bool:
-        """Tell whether the headers have left, so that the status is settled."""
-        return self.response.prepared
-
     async def send(self, events: bytes) -> None:
         """Write events, all of one burst at once; raises ConnectionResetError if nobody is there.
 
         Without events it writes a comment.
         """
         if not self.is_started:
+            self.is_started = True
+            self._metrics.stream_opened()  # before what may fail: the end of it is counted too
             await self.response.prepare(self._request)
-            self._metrics.stream_opened()
         if not events:
             self._metrics.keep_alive_sent()
         data = events or COMMENT
