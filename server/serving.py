@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import time
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 Load = Callable[[EngineConfig, Observer], Engine]
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SEND_BUFFER_BYTES = 128 * 1024
 """Kernel memory for a reader that does not read; the default lets it hold 2.8 MB."""
 _KEEP_ALIVE_S = 75.0
@@ -37,17 +39,22 @@ signal sends only now, and a 429 here would reach its client. Far more than a ne
 def run(config: ServerConfig, engine_config: EngineConfig, load: Load) -> int:
     """Serve until a signal; return the exit code. Raises LoadError, and OSError for the port."""
     started = time.monotonic()
-    listener = bind(config.hostname, config.port)
-    metrics = Metrics()
-    try:
+    with bind(config.hostname, config.port) as listener:
+        metrics = Metrics()
         engine = load(engine_config, metrics)
         _spare_the_collector()
         uvloop.run(_serve(engine, config, metrics, listener, started))
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        listener.close()
     return 0
+
+
+def leave_at_once_on_a_signal() -> None:
+    """End the process at a stop signal until there is a server, since nobody is owed anything.
+
+    A container's first process ignores signals without a handler, and an exception raised by one
+    may be caught by any library that loads just then.
+    """
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda number, _: os._exit(128 + number))
 
 
 def _spare_the_collector() -> None:
@@ -97,6 +104,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 async def _serve(
     engine: Engine, config: ServerConfig, metrics: Metrics, listener: socket.socket, started: float
 ) -> None:
+    stop = _stop_signal()  # before anybody is let in
     async with engine:
         runner = make_runner(make_app(engine, config, metrics, version("millrace")))
         await runner.setup()
@@ -109,7 +117,7 @@ async def _serve(
         )
         lag = asyncio.create_task(_watch_lag(metrics), name="loop lag")
         try:
-            await _stop_signal()
+            await stop.wait()
             logger.info("stopping: %d running", engine.stats().num_running)
             await site.stop()
             await _drain(engine, config.graceful_termination_timeout_s)
@@ -119,18 +127,19 @@ async def _serve(
     logger.info("stopped")
 
 
-async def _stop_signal() -> None:
+def _stop_signal() -> asyncio.Event:
+    """Give the event of the next stop signal."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop
 
 
 async def _drain(engine: Engine, timeout_s: float) -> None:
     """Let what runs finish; a second signal ends it at once."""
     drain = asyncio.create_task(_finish(engine, timeout_s))
-    again = asyncio.create_task(_stop_signal())
+    again = asyncio.create_task(_stop_signal().wait())
     await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
     for task in (drain, again):
         task.cancel()

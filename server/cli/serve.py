@@ -5,7 +5,6 @@ that may reach past the engine's door.
 import errno
 import logging
 import re
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -149,8 +148,6 @@ def _serve(**values: Any) -> None:
     if values["env"]:
         click.echo(describe_runtime())
         return
-    # A container's first process ignores what it has no handler for: it would load to the end.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Containers set HOSTNAME to a name of their own that nobody can listen on.
     is_from_env = context.get_parameter_source("hostname") is ParameterSource.ENVIRONMENT
     if is_from_env and not is_address(values["hostname"]):
@@ -161,8 +158,10 @@ def _serve(**values: Any) -> None:
         for line in notices(values):
             logger.warning("%s", line)
         # Here and not above: they bring torch and aiohttp, and --help should be quick.
+        from server.serving import leave_at_once_on_a_signal, run
+
+        leave_at_once_on_a_signal()  # importing torch takes long
         from engine.load import load
-        from server.serving import run
 
         code = run(server_config, engine_config, load)
     except ConfigError as error:

@@ -51,7 +51,7 @@ def test_a_stop_signal_while_it_loads_is_heard_by_the_first_process_of_a_contain
             assert process.poll() is None, log_path.read_text()
             time.sleep(0.01)
         process.terminate()
-        process.wait(60)
+        assert process.wait(60) == 128 + signal.SIGTERM
     finally:
         process.kill()
         process.wait()
