@@ -15,6 +15,7 @@ from pathlib import Path
 
 JS = Path(__file__).parent / "e2e" / "js"
 PACKAGES = {
+    "chromium": "chromium",
     "curl": "curl",
     "node": "nodejs",
     "npm": "npm",
