@@ -62,6 +62,9 @@ class SamplingParams:
     watermark: bool = False
     """Kirchenbauer's green list, https://arxiv.org/abs/2301.10226."""
 
+    is_prefix_cached: bool = True
+    """Take known blocks from the prefix cache; without, the whole prompt is computed."""
+
     logprobs: LogprobsMode | None = None
     num_top_logprobs: int = 0
     prompt_logprobs: bool = False

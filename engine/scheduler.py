@@ -222,7 +222,8 @@ class Scheduler:
 
     def _may_share(self, sequence: Sequence) -> bool:
         """Tell whether known blocks may stand for a prompt's; its own logprobs need computing."""
-        return self.limits.is_prefix_caching and not sequence.wants_prompt_logprobs
+        is_wanted = self.limits.is_prefix_caching and sequence.params.is_prefix_cached
+        return is_wanted and not sequence.wants_prompt_logprobs
 
     def _find_prefix(self, sequence: Sequence) -> list[Prefix]:
         """Look for known blocks; at least one token is left to compute, for its logits."""

@@ -18,6 +18,7 @@ Text = Annotated[str, Meta(max_length=MAX_ANSWER)]
 Word = Annotated[str, Meta(max_length=256)]
 Sentence = Annotated[str, Meta(max_length=100_000)]
 Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
+CachedTokens = Annotated[Count, Meta(description="Prompt tokens taken from the prefix cache.")]
 Logprob = Annotated[float, Meta(ge=-_MAX_FLOAT, le=0.0)]
 Seed = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_SEED})]
 Byte = Annotated[int, Meta(ge=0, le=255)]
@@ -80,6 +81,7 @@ class BestOfSequence(Struct, kw_only=True):
     finish_reason: FinishReason
     generated_tokens: Count
     seed: Seed | None
+    cached_tokens: CachedTokens
     prefill: Prefill
     tokens: Tokens
     top_tokens: TopTokens | UnsetType = UNSET
@@ -91,6 +93,7 @@ class Details(Struct, kw_only=True):
     finish_reason: FinishReason
     generated_tokens: Count
     seed: Seed | None
+    cached_tokens: CachedTokens
     prefill: Prefill
     tokens: Tokens
     best_of_sequences: Annotated[list[BestOfSequence], Meta(max_length=64)] | UnsetType = UNSET
@@ -111,6 +114,7 @@ class StreamDetails(Struct, kw_only=True):
     generated_tokens: Count
     seed: Seed | None
     input_length: Count
+    cached_tokens: CachedTokens
 
 
 class StreamEvent(Struct, kw_only=True):
@@ -148,12 +152,19 @@ class Predictions(Struct):
     predictions: Annotated[list[Text], Meta(max_length=MAX_TOKENS)]
 
 
+class PromptTokensDetails(Struct):
+    """How much of the prompts was known."""
+
+    cached_tokens: CachedTokens
+
+
 class UsageAnswer(Struct):
     """What it cost, in tokens."""
 
     prompt_tokens: Count
     completion_tokens: Count
     total_tokens: Count
+    prompt_tokens_details: PromptTokensDetails
 
 
 class CompletionLogprobs(Struct):

@@ -51,6 +51,7 @@ _WATERMARK = "Mark the text with a green list, https://arxiv.org/abs/2301.10226.
 _REPETITION = "Above 1, make tokens of prompt and output less likely."
 _IGNORE_EOS = "Go on to the last allowed token; meant for measuring."
 _MIN_NEW = "Do not end before so many tokens."
+_PREFIX = "False: compute the whole prompt, also what the cache knows of it."
 _ADAPTER = "Not supported by this version; only null is accepted."
 _GRAMMAR = "Not supported by this version; only null is accepted."
 
@@ -84,6 +85,7 @@ class Parameters(Struct, kw_only=True):
         Uint | None, said("By default as many as fit the context.", minimum=1)
     ] = None
     min_new_tokens: Annotated[Uint | None, said(_MIN_NEW)] = None
+    prefix_caching: Annotated[bool | None, said(_PREFIX)] = None
     repetition_penalty: Annotated[
         float | None, said(_REPETITION, exclusiveMinimum=0.0, maximum=MAX_SCALE)
     ] = None
@@ -158,6 +160,7 @@ class OpenAIBody(Struct, kw_only=True):
         Stop | Stops | None, said("End before the first of these; the text does not hold it.")
     ] = None
     truncate: Annotated[Uint | None, said(_TRUNCATE, minimum=1, maximum="max_input_tokens")] = None
+    prefix_caching: Annotated[bool | None, said(_PREFIX)] = None
 
     do_sample: Annotated[
         bool | None, said("False, and nothing that asks for sampling: greedy.")

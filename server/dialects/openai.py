@@ -11,7 +11,12 @@ from importlib import metadata
 
 from engine import Finish, FinishReason, LogprobsMode, SamplingParams
 from server.dialects import ranges, wire
-from server.dialects.answers import ErrorDetail, OpenAIErrorBody, UsageAnswer
+from server.dialects.answers import (
+    ErrorDetail,
+    OpenAIErrorBody,
+    PromptTokensDetails,
+    UsageAnswer,
+)
 from server.dialects.bodies import OpenAIBody
 from server.dialects.call import DialectConfig
 from server.errors import Problem
@@ -67,7 +72,8 @@ def usage(finishes: Iterable[Finish]) -> UsageAnswer:
     costs = [finish.usage for finish in finishes]
     prompt = sum(cost.num_prompt_tokens for cost in costs)
     output = sum(cost.num_output_tokens for cost in costs)
-    return UsageAnswer(prompt, output, prompt + output)
+    cached = PromptTokensDetails(sum(cost.num_cached_tokens for cost in costs))
+    return UsageAnswer(prompt, output, prompt + output, cached)
 
 
 def stop_reason(finish: Finish) -> str:
@@ -153,6 +159,7 @@ def sampling_params(asked: OpenAIBody, seed: int, num_top_logprobs: int | None) 
         presence_penalty=asked.presence_penalty or 0.0,
         logit_bias=tuple((int(key), bias) for key, bias in (asked.logit_bias or {}).items()),
         watermark=bool(asked.watermark),
+        is_prefix_cached=asked.prefix_caching is not False,
         logprobs=None if num_top_logprobs is None else LogprobsMode.RAW,
         num_top_logprobs=num_top_logprobs or 0,
     )

@@ -141,6 +141,7 @@ class GenerateCall:
             repetition_penalty=ranges.scale(asked.repetition_penalty),
             frequency_share_penalty=asked.frequency_penalty or 0.0,
             watermark=bool(asked.watermark),
+            is_prefix_cached=asked.prefix_caching is not False,
             logprobs=LogprobsMode.WARPED if has_logprobs or len(self.seeds) > 1 else None,
             num_top_logprobs=(asked.top_n_tokens or 0) if has_logprobs else 0,
             prompt_logprobs=bool(asked.decoder_input_details)

@@ -82,6 +82,7 @@ class GenerateReply:
             finish_reason=winner.finish_reason,
             generated_tokens=winner.generated_tokens,
             seed=winner.seed,
+            cached_tokens=winner.cached_tokens,
             prefill=winner.prefill,
             tokens=winner.tokens,
             best_of_sequences=sequences or UNSET,
@@ -96,6 +97,7 @@ class GenerateReply:
             finish_reason=finish.reason.value,
             generated_tokens=finish.usage.num_output_tokens,
             seed=seed,
+            cached_tokens=finish.usage.num_cached_tokens,
             prefill=[_prefill(token) for token in finish.prompt],
             tokens=[_token(token) for token in gathered.tokens],
             top_tokens=[list(map(_token, t.top)) for t in gathered.tokens] if has_top else UNSET,
@@ -140,6 +142,7 @@ class GenerateStreamReply:
             generated_tokens=finish.usage.num_output_tokens,
             seed=shape.seeds[0],
             input_length=finish.usage.num_prompt_tokens,
+            cached_tokens=finish.usage.num_cached_tokens,
         )
         return wire.event(
             StreamEvent(

@@ -203,3 +203,17 @@ def test_an_unread_rest_of_a_stream_is_given_up(server):
         stream = client.completions.create(model="any", stream=True, **endless)
         next(stream)
         stream.close()
+
+
+def test_the_usage_says_how_much_of_the_prompt_was_known(client):
+    text = "A prompt of its own, and long enough to fill some blocks of the cache. " * 6
+    asked = {"model": "any", "prompt": text, "max_tokens": 2, "temperature": 0}
+
+    def num_cached(**more):
+        usage = client.completions.create(**asked, **more).usage
+        assert usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens
+        return usage.prompt_tokens_details.cached_tokens
+
+    assert num_cached() == 0
+    assert num_cached(extra_body={"prefix_caching": False}) == 0
+    assert num_cached() >= 32

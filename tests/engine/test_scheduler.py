@@ -298,6 +298,20 @@ def test_equal_prompts_of_one_step_are_both_computed():
     assert shares(world.step()) == [(1, 4, 1), (2, 4, 1)]
 
 
+def test_a_sequence_may_ask_for_nothing_from_the_cache():
+    world = World("x")
+    world.add("abcdef", 1)
+    world.run()
+    sequence = world.add("abcdef", 1, is_prefix_cached=False)
+    assert shares(world.step()) == [(2, 6, 1)]
+    world.run()
+    assert world.finish(sequence).usage.num_cached_tokens == 0
+    assert world.scheduler.lookups == []
+    again = world.add("abcdef", 1)
+    world.run()
+    assert world.finish(again).usage.num_cached_tokens == 4
+
+
 def test_without_the_prefix_cache_nothing_is_found():
     world = World(is_prefix_caching=False)
     world.add("abcdef", 1)

@@ -74,8 +74,8 @@ def token(is_special, token_id, text, logprob, visible=None, top=()):
 def delta(tokens, finish=None, prefill=()):
     if finish is None:
         return Delta(tuple(tokens))
-    reason, text, num_prompt, num_output = finish
-    usage = Usage(num_prompt, 0, num_output, 0.0, 0.0, 0.0)
+    reason, text, num_prompt, num_output, *cached = finish
+    usage = Usage(num_prompt, sum(cached), num_output, 0.0, 0.0, 0.0)
     prompt = tuple(PromptToken(*item) for item in prefill)
     return Delta(tuple(tokens), Finish(FinishReason(reason), text, usage, prompt=prompt))
 

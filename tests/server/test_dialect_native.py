@@ -44,6 +44,8 @@ def refusal(parameters=ABSENT, **options):
         ({"frequency_penalty": 2.0}, {"frequency_share_penalty": 2.0}),
         ({"stop": ["a", "b", "c", "d"]}, {"stop": ("a", "b", "c", "d")}),
         ({"watermark": True}, {"watermark": True}),
+        ({"prefix_caching": False}, {"is_prefix_cached": False}),
+        ({"prefix_caching": True}, {"is_prefix_cached": True}),
         ({"ignore_eos": True}, {"ignore_eos": True}),
         ({"ignore_eos_token": True}, {"ignore_eos": True}),
         ({"min_new_tokens": 3}, {"min_new_tokens": 3}),

@@ -69,6 +69,7 @@ def refusal(route, **fields):
         ({"ignore_eos": True, "min_tokens": 3}, {"ignore_eos": True, "min_new_tokens": 3}),
         ({"min_new_tokens": 3}, {"min_new_tokens": 3}),
         ({"watermark": True}, {"watermark": True}),
+        ({"prefix_caching": False}, {"is_prefix_cached": False}),
         ({"n": 1, "best_of": 1, "suffix": None, "user": "u", "model": "dummy"}, {}),
         ({"response_format": {"type": "text"}, "stream_options": {"x": 1}, "logit_bias": {}}, {}),
         ({"adapter_id": None, "grammar": None, "details": True, "top_n_tokens": 3}, {}),
