@@ -13,10 +13,18 @@ from server.cli.options import OPTIONS
 from server.errors import STATUS
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = re.findall(
-    r"^```(sh|python)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
-)
-ASKING = [(language, code) for language, code in EXAMPLES if "localhost:3000" in code]
+JS = ROOT / "tests/e2e/js"
+EXAMPLES = [
+    (f"{path}:{text.count(chr(10), 0, found.start()) + 2}", *found.groups())
+    for path in ("README.md", "server/README.md")
+    for text in [(ROOT / path).read_text()]
+    for found in re.finditer(
+        r"^```(sh|python|js)\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", text, re.MULTILINE | re.DOTALL
+    )
+]
+"""Place, language, code, and what it prints where the README says it."""
+ASKING = [example for example in EXAMPLES if "localhost:3000" in example[2]]
+NEEDS = {"js": ["node", "npm packages"], "sh": ["curl"], "python": []}
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +33,44 @@ def server():
         yield served
 
 
-def test_there_are_examples_for_the_shell_and_for_python():
-    assert {language for language, _ in ASKING} == {"sh", "python"}
-    assert len(ASKING) >= 6
+def test_there_are_examples_in_every_language_and_some_show_what_they_print():
+    assert {language for _, language, _, _ in ASKING} == {"sh", "python", "js"}
+    assert len(ASKING) >= 10
+    assert sum(output is not None for *_, output in ASKING) >= 4
 
 
-@pytest.mark.parametrize("number", range(len(ASKING)))
-def test_each_example_answers(server, number):
-    language, code = ASKING[number]
-    code = code.replace("localhost:3000", server.url.removeprefix("http://"))
-    command = ["bash", "-ec", code] if language == "sh" else [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def run(language, code):
+    match language:
+        case "sh":
+            command = ["bash", "-ec", code]
+        case "python":
+            command = [sys.executable, "-c", code]
+        case "js":
+            package = "hf3" if "// version 3" in code else "hf4"
+            code = code.replace('"@huggingface/inference"', f'"{package}"')
+            command = ["node", "--input-type=module", "--eval", code]
+    return subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=60, check=False)
+
+
+def without_logprobs(text):
+    """Leave out what differs from processor to processor."""
+    return re.sub(r"(logprob\W+)-[\d.e-]+", r"\1#", text).strip()
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "output"),
+    [
+        pytest.param(*example, id=place, marks=pytest.mark.needs(*NEEDS[example[0]]))
+        for place, *example in ASKING
+    ],
+)
+def test_each_example_answers(server, language, code, output):
+    done = run(language, code.replace("localhost:3000", server.url.removeprefix("http://")))
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip()) >= 10
     assert "error" not in done.stdout
+    if output is not None:
+        assert without_logprobs(done.stdout) == without_logprobs(output)
 
 
 def test_the_map_of_a_token_names_what_exists():
