@@ -37,6 +37,7 @@ test: $(STAMP) lint
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py --short
+	$(BIN)/python benchmarks/events.py --short
 	$(BIN)/python benchmarks/step.py --short
 	$(BIN)/python benchmarks/load.py --short
 

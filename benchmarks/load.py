@@ -21,7 +21,7 @@ from parts.arrival import Arrivals, describe_arrivals, measure_arrivals
 from parts.child import free_port, run_server
 
 import engine
-from server.loadgen import Load, Target, measure
+from server.loadgen import Load, Target, measure, warm_up
 from server.question import Dialect, Question
 from server.report import Figures, describe, to_json
 
@@ -45,7 +45,7 @@ async def repeat_load(
     target: Target, load: Load, server_pid: int | None, times: int
 ) -> list[Figures]:
     """Warm up with one request, then put the load on, with other prompts each time."""
-    await measure(target, replace(load, num_requests=1, num_clients=1, rate=None, seed=0))
+    await warm_up(target, load)
     runs = []
     for number in range(times):
         runs.append(await measure(target, replace(load, seed=load.seed + number), server_pid))

@@ -14,15 +14,27 @@ from engine.errors import (
     RequestError,
     TemplateError,
 )
-from engine.outputs import Delta, Finish, FinishReason, PromptToken, Token, TopToken, Usage
+from engine.outputs import (
+    Circumstances,
+    Delta,
+    Finish,
+    FinishReason,
+    LongStep,
+    PromptToken,
+    Token,
+    TopToken,
+    Usage,
+    WaitedFor,
+)
 from engine.sampling_params import LogprobsMode, SamplingParams
-from engine.stats import EngineStats, Observer, SequenceStats, StepStats
+from engine.stats import EngineStats, Observer, SequenceProgress, SequenceStats, StepStats
 from engine.stream import Burst, TokenStream
 from engine.tokenizer import Messages, TextSpan
 
 __all__ = [
     "Batch",
     "Burst",
+    "Circumstances",
     "Delta",
     "Engine",
     "EngineConfig",
@@ -37,6 +49,7 @@ __all__ = [
     "Limits",
     "LoadError",
     "LogprobsMode",
+    "LongStep",
     "Messages",
     "ModelInfo",
     "Observer",
@@ -49,6 +62,7 @@ __all__ = [
     "Runner",
     "Sampled",
     "SamplingParams",
+    "SequenceProgress",
     "SequenceStats",
     "StepOutput",
     "StepStats",
@@ -58,4 +72,5 @@ __all__ = [
     "TokenStream",
     "TopToken",
     "Usage",
+    "WaitedFor",
 ]

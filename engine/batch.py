@@ -54,6 +54,15 @@ class Batch:
         """Count the tokens of this forward pass."""
         return sum(row.num_tokens for row in self.work)
 
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Count the tokens of rows that compute more than their last one.
+
+        Those are the last rows: what joins, and before it a prompt of which a chunk was left.
+        """
+        last = self.work[-len(self.join) - 1 :]
+        return sum(row.num_tokens for row in last if row.num_tokens > 1)
+
 
 class Sampled(NamedTuple):
     """One sampled token, with logprobs only where the sequence asked for them."""

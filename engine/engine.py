@@ -18,11 +18,11 @@ from engine.batch import Batch, Runner
 from engine.config import Limits, ModelInfo
 from engine.detokenizer import Detokenizer
 from engine.errors import EngineError, EngineStopped, GenerationFailed, PromptTooLong
-from engine.outputs import FinishReason
+from engine.outputs import Finish, FinishReason
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Gain, Scheduler, Update
 from engine.sequence import Sequence
-from engine.stats import EngineStats, Observer, SequenceStats, StepStats
+from engine.stats import EngineStats, Observer, SequenceProgress, SequenceStats, StepStats
 from engine.stream import TokenStream
 from engine.tokenizer import Messages, TextSpan, Tokenizer
 
@@ -66,6 +66,8 @@ class Engine:
         self._is_draining = False
         self._num_failed_steps = 0
         self._last_step_at = clock()
+        self._last_step: StepStats | None = None
+        self._num_generated_tokens = 0
         self._busy_since = clock()
         self._finished_at: deque[float] = deque(maxlen=64)
         """When the last sequences ended, since the engine was last empty."""
@@ -108,8 +110,8 @@ class Engine:
 
     def submit(
         self, prompt_ids: list[int], params: SamplingParams, stream: TokenStream, index: int = 0
-    ) -> None:
-        """Generate from these ids into the stream, under this index.
+    ) -> int:
+        """Generate from these ids into the stream, under this index; return the sequence's id.
 
         Raises PromptTooLong when it can never fit, Overloaded when there is no room now,
         EngineStopped while draining. Whoever reads the stream closes it.
@@ -130,6 +132,7 @@ class Engine:
         stream.open(index, partial(self._abort, sequence))
         self._is_empty.clear()
         self._has_work.set()
+        return sequence.sequence_id
 
     async def encode(self, text: str) -> list[int]:
         """Encode a prompt, off the loop when it is long."""
@@ -178,7 +181,17 @@ class Engine:
             num_running_tokens=sum(s.num_tokens for s in scheduler.running.values()),
             seconds_since_step=now - self._last_step_at,
             finish_rate=self._finish_rate(now),
+            num_steps=scheduler.history.num_steps,
+            num_generated_tokens=self._num_generated_tokens,
+            last_step=self._last_step,
         )
+
+    def progress(self) -> list[SequenceProgress]:
+        """Say how far each sequence has come that has not ended: those that run, then the line."""
+        scheduler = self._scheduler
+        return [
+            sequence.progress() for sequence in (*scheduler.running.values(), *scheduler.waiting)
+        ]
 
     def _finish_rate(self, now: float) -> float:
         """Measure how many sequences end in a second, since the engine was last empty.
@@ -219,22 +232,22 @@ class Engine:
         self._last_step_at = done
         self._hand_over(update.gains)
         self._observer.on_tokens(tuple(update.first_token_s), tuple(update.gaps_s))
-        num_decode = sum(1 for row in batch.work if row.num_tokens == 1)
-        self._observer.on_step(
-            StepStats(
-                duration_s=done - scheduled,
-                schedule_s=scheduled - start,
-                update_s=self._clock() - done,
-                num_prefill_tokens=batch.num_tokens - num_decode,
-                num_decode_tokens=num_decode,
-                num_running=len(self._scheduler.running),
-                num_waiting=len(self._scheduler.waiting),
-                num_joined=len(batch.join),
-                num_preempted=self._scheduler.num_preempted - num_preempted,
-                num_free_blocks=self._scheduler.pool.num_free,
-                is_failed=self._num_failed_steps > 0,
-            )
+        self._num_generated_tokens += len(update.first_token_s) + len(update.gaps_s)
+        num_prefill = batch.num_prefill_tokens
+        self._last_step = StepStats(
+            duration_s=done - scheduled,
+            schedule_s=scheduled - start,
+            update_s=self._clock() - done,
+            num_prefill_tokens=num_prefill,
+            num_decode_tokens=batch.num_tokens - num_prefill,
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            num_joined=len(batch.join),
+            num_preempted=self._scheduler.num_preempted - num_preempted,
+            num_free_blocks=self._scheduler.pool.num_free,
+            is_failed=self._num_failed_steps > 0,
         )
+        self._observer.on_step(self._last_step)
 
     async def _execute(self, batch: Batch) -> Update:
         """Await the one thing that computes; a step that raises fails its own rows only."""
@@ -263,13 +276,15 @@ class Engine:
                 self._forget(sequence, SequenceStats(delta.finish.reason, delta.finish.usage))
             stream.put(index, delta)
 
-    def _abort(self, sequence: Sequence) -> None:
-        """End a sequence whose reader has left; nobody is told but the observer."""
+    def _abort(self, sequence: Sequence) -> Finish | None:
+        """End a sequence whose reader has left; None when it had ended by itself."""
         gain = self._scheduler.abort(sequence, self._clock())
-        if gain is not None:
-            finish = gain[1].finish
-            assert finish is not None
-            self._forget(sequence, SequenceStats(FinishReason.ABORT, finish.usage))
+        if gain is None:
+            return None
+        finish = gain[1].finish
+        assert finish is not None
+        self._forget(sequence, SequenceStats(FinishReason.ABORT, finish.usage))
+        return finish
 
     def _end_all(self, error: EngineError) -> None:
         """End every sequence with an error that its reader will see."""

@@ -52,6 +52,43 @@ class PromptToken:
     logprob: float | None
 
 
+class WaitedFor(StrEnum):
+    """What the first in line could not have."""
+
+    ROW = "row"
+    BLOCKS = "blocks"
+
+
+class LongStep(NamedTuple):
+    """A step that kept its sequences waiting for their next tokens."""
+
+    duration_s: float
+    """Since the step before it ended."""
+    num_rows: int
+    num_prefill_tokens: int
+    """Prompt tokens that it computed beside the others' next tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What went on around a sequence; it says why the sequence took as long as it did."""
+
+    num_ahead: int = 0
+    """Sequences that waited when it came."""
+    waited_for: WaitedFor | None = None
+    """What it wanted when it was first in line; None where it had to wait for its turn only."""
+    num_preempted: int = 0
+    preempted_s: float = 0.0
+    """From its last token before a preemption to its return, summed up."""
+    mean_rows: float | None = None
+    """Rows of a step, on average, after its first token; itself included."""
+    longest_step: LongStep | None = None
+    """The longest after its first token."""
+
+
+_ALONE = Circumstances()
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What the sequence cost, in tokens and seconds."""
@@ -64,6 +101,7 @@ class Usage:
     """From the first step to the end."""
     first_token_s: float | None
     """From submission to the first token; None when there was none."""
+    around: Circumstances = _ALONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,16 @@ from engine.blocks import BlockPool, Prefix
 from engine.config import Limits
 from engine.detokenizer import Piece, Vocabulary
 from engine.errors import EngineError, GenerationFailed, Overloaded
-from engine.outputs import Delta, Finish, FinishReason, PromptToken, Token, TopToken
+from engine.history import StepHistory
+from engine.outputs import (
+    Delta,
+    Finish,
+    FinishReason,
+    PromptToken,
+    Token,
+    TopToken,
+    WaitedFor,
+)
 from engine.sequence import Sequence, State
 
 Gain = tuple[Sequence, Delta]
@@ -55,6 +64,9 @@ class Scheduler:
         """Those that the last `schedule` started for the first time."""
         self.lookups: list[Lookup] = []
         """What the last `schedule` looked up in the prefix cache."""
+        self.history = StepHistory()
+        self._wanted: WaitedFor | None = None
+        """What the first in line could not have, while there is a line."""
         self._vocabulary = vocabulary
         self._eos_token_ids = frozenset(eos_token_ids)
         self._rows: set[int] = set()
@@ -69,6 +81,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Take a new sequence into the waiting room; raises Overloaded when it is full."""
+        sequence.num_ahead = len(self.waiting)
         self.waiting.push(sequence, max(0, self.limits.max_batch_size - len(self.running)))
 
     def schedule(self, now: float) -> Batch | None:
@@ -105,6 +118,7 @@ class Scheduler:
     def update(self, output: StepOutput, now: float) -> Update:
         """Give each sequence its tokens and text; end those that are done and free their blocks."""
         batch = self._take_batch(output.step)
+        self.history.add(now, len(batch.work), batch.num_prefill_tokens)
         update = Update()
         for work, row in zip(batch.work, output.rows, strict=True):
             assert work.sequence_id == row.sequence_id, "This is a bug. Rows are out of order."
@@ -189,11 +203,16 @@ class Scheduler:
     def _start_next(self, now: float, budget: int) -> tuple[Join, RowWork] | None:
         """Start the first in line, if a row and the blocks for all its tokens are free."""
         sequence = self.waiting.first()
-        if sequence is None or len(self.running) >= self.limits.max_batch_size:
+        if sequence is None:
+            self._wanted = None
+            return None
+        if len(self.running) >= self.limits.max_batch_size:
+            self._keep_waiting(sequence, WaitedFor.ROW)
             return None
         chain = self._find_prefix(sequence) if self._may_share(sequence) else []
         num_blocks = -(-sequence.num_tokens // self.limits.block_size)
         if num_blocks - len(chain) > self.pool.num_free_after(chain):
+            self._keep_waiting(sequence, WaitedFor.BLOCKS)
             return None
         self.waiting.remove(sequence)
         sequence.move("start")
@@ -204,11 +223,14 @@ class Scheduler:
         sequence.num_remembered = len(chain)
         sequence.prefix = chain[-1] if chain else None
         if sequence.started_at is None:
+            self._note_line(sequence)
             sequence.started_at = now
             sequence.num_cached = sequence.num_computed
             self.started.append(sequence)
             if self._may_share(sequence):
                 self.lookups.append(Lookup(sequence.num_prompt, sequence.num_computed))
+        else:
+            sequence.resume(now)
         join = Join(
             sequence_id=sequence.sequence_id,
             token_ids=tuple(sequence.token_ids),
@@ -219,6 +241,17 @@ class Scheduler:
         )
         num_tokens = min(sequence.num_tokens - sequence.num_computed, budget)
         return join, self._work(sequence, num_tokens, ())
+
+    def _keep_waiting(self, sequence: Sequence, what: WaitedFor) -> None:
+        """Note what the first in line cannot have yet, for its first start."""
+        self._wanted = what
+        if sequence.started_at is None:
+            sequence.waited_for = what
+
+    def _note_line(self, sequence: Sequence) -> None:
+        """Let a new sequence have waited for what those before it in line could not have."""
+        if sequence.waited_for is None and sequence.num_ahead:
+            sequence.waited_for = self._wanted
 
     def _may_share(self, sequence: Sequence) -> bool:
         """Tell whether known blocks may stand for a prompt's; its own logprobs need computing."""
@@ -239,6 +272,7 @@ class Scheduler:
         sequence.move("preempt")
         self._give_up_blocks(sequence)
         self.waiting.push_front(sequence)
+        sequence.num_preempted += 1
         self.num_preempted += 1
 
     def _give_up_blocks(self, sequence: Sequence, *, is_broken: bool = False) -> None:
@@ -273,6 +307,7 @@ class Scheduler:
         for sampled in row.sampled:
             gap = sequence.append(sampled, now)
             if gap is None:
+                sequence.first_token_mark = self.history.mark()
                 update.first_token_s.append(now - sequence.submitted_at)
             else:
                 update.gaps_s.append(gap)
@@ -343,11 +378,13 @@ class Scheduler:
         """End a sequence, the one place that does, and free what it held."""
         prompt = self._prompt_tokens(sequence)
         if sequence.state is State.WAITING:
+            self._note_line(sequence)
             self.waiting.remove(sequence)
         else:
             self._give_up_blocks(sequence, is_broken=reason is FinishReason.ERROR)
         sequence.move("finish")
-        return Finish(reason, sequence.detokenizer.text, sequence.usage(now), stop, error, prompt)
+        usage = sequence.usage(now, self.history)
+        return Finish(reason, sequence.detokenizer.text, usage, stop, error, prompt)
 
     def _prompt_tokens(self, sequence: Sequence) -> tuple[PromptToken, ...]:
         if not sequence.params.prompt_logprobs or sequence.wants_prompt_logprobs:

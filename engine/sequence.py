@@ -9,8 +9,10 @@ from enum import StrEnum
 from engine.batch import RowWork, Sampled
 from engine.blocks import Prefix
 from engine.detokenizer import Detokenizer
-from engine.outputs import Usage
+from engine.history import Mark, StepHistory
+from engine.outputs import Circumstances, Usage, WaitedFor
 from engine.sampling_params import SamplingParams
+from engine.stats import SequenceProgress
 
 
 class State(StrEnum):
@@ -39,12 +41,16 @@ class Sequence:
         "decode",
         "detokenizer",
         "first_token_at",
+        "first_token_mark",
         "last_token_at",
+        "num_ahead",
         "num_cached",
         "num_computed",
+        "num_preempted",
         "num_prompt",
         "num_remembered",
         "params",
+        "preempted_s",
         "prefix",
         "prompt_logprobs",
         "sequence_id",
@@ -52,6 +58,7 @@ class Sequence:
         "state",
         "submitted_at",
         "token_ids",
+        "waited_for",
     )
 
     def __init__(
@@ -83,7 +90,13 @@ class Sequence:
         self.submitted_at = submitted_at
         self.started_at: float | None = None
         self.first_token_at: float | None = None
+        self.first_token_mark: Mark | None = None
+        """Where the history of steps was at its first token."""
         self.last_token_at: float | None = None
+        self.num_ahead = 0
+        self.waited_for: WaitedFor | None = None
+        self.num_preempted = 0
+        self.preempted_s = 0.0
 
     def __repr__(self) -> str:
         return (
@@ -122,7 +135,26 @@ class Sequence:
         self.token_ids.append(sampled.token_id)
         return gap
 
-    def usage(self, now: float) -> Usage:
+    def resume(self, now: float) -> None:
+        """Count the pause of a sequence that starts again after a preemption."""
+        self.preempted_s += now - (self.last_token_at or self.started_at or now)
+
+    def progress(self) -> SequenceProgress:
+        """Say how far it has come."""
+        return SequenceProgress(
+            self.sequence_id,
+            self.state is State.RUNNING,
+            self.num_prompt,
+            self.num_cached,
+            self.num_computed,
+            self.num_output,
+            self.num_preempted,
+            self.submitted_at,
+            self.started_at,
+            self.first_token_at,
+        )
+
+    def usage(self, now: float, history: StepHistory) -> Usage:
         """Add up what this sequence has cost by now."""
         started_at = now if self.started_at is None else self.started_at
         first = self.first_token_at
@@ -133,4 +165,16 @@ class Sequence:
             queue_s=started_at - self.submitted_at,
             inference_s=now - started_at,
             first_token_s=None if first is None else first - self.submitted_at,
+            around=self._circumstances(history),
+        )
+
+    def _circumstances(self, history: StepHistory) -> Circumstances:
+        first, mark = self.first_token_at, self.first_token_mark
+        return Circumstances(
+            num_ahead=self.num_ahead,
+            waited_for=self.waited_for,
+            num_preempted=self.num_preempted,
+            preempted_s=self.preempted_s,
+            mean_rows=None if mark is None else history.mean_rows_since(mark),
+            longest_step=None if first is None else history.longest_since(first),
         )

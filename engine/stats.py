@@ -1,7 +1,7 @@
 """StepStats, SequenceStats and Observer: what the engine tells the outside about itself."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine.outputs import FinishReason, Usage
 
@@ -32,6 +32,26 @@ class SequenceStats:
     usage: Usage
 
 
+class SequenceProgress(NamedTuple):
+    """How far one sequence has come that has not ended; moments in seconds of the engine's clock.
+
+    A named tuple, since a watcher wants one of each sequence several times a second.
+    """
+
+    sequence_id: int
+    is_running: bool
+    """Else it waits, for its first step or after a preemption."""
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_computed_tokens: int
+    """Of prompt and output; 0 while it waits."""
+    num_output_tokens: int
+    num_preempted: int
+    submitted_at: float
+    started_at: float | None
+    first_token_at: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """The engine as it is now."""
@@ -50,6 +70,10 @@ class EngineStats:
     seconds_since_step: float
     finish_rate: float
     """Sequences finished per second, over the last ones; 0.0 while unknown."""
+    num_steps: int = 0
+    num_generated_tokens: int = 0
+    """By all sequences, those that still run included."""
+    last_step: StepStats | None = None
 
 
 class Observer(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from engine.outputs import Delta
+from engine.outputs import Delta, Finish
 
 Burst = list[tuple[int, Delta]]
 """Pairs (index of the sequence within its request, delta), in the order they came."""
@@ -28,13 +28,13 @@ class TokenStream:
         self._is_streamed = is_streamed
         self._pending: Burst = []
         self._waiter: asyncio.Future[None] | None = None
-        self._aborts: dict[int, Callable[[], None]] = {}
+        self._aborts: dict[int, Callable[[], Finish | None]] = {}
         self._is_nudged = False
         self._has_failed = False
         self.num_pending = 0
         """Tokens that wait for the reader; the server bounds it."""
 
-    def open(self, index: int, abort: Callable[[], None]) -> None:
+    def open(self, index: int, abort: Callable[[], Finish | None]) -> None:
         """Expect a sequence; `abort` ends it should the reader leave first."""
         self._aborts[index] = abort
 
@@ -83,11 +83,10 @@ class TokenStream:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Abort every sequence that has not finished; harmless when all have."""
+    def close(self) -> list[Finish]:
+        """Abort every sequence that has not finished and give their ends; harmless twice."""
         aborts, self._aborts = self._aborts, {}
-        for abort in aborts.values():
-            abort()
+        return [finish for abort in aborts.values() if (finish := abort()) is not None]
 
     def _is_ready(self) -> bool:
         return self._is_nudged or self._has_burst()

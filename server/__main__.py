@@ -2,6 +2,10 @@
 
 import click
 
+from server.cli.bench import bench
+from server.cli.chat import chat
+from server.cli.demo import demo
+from server.cli.generate import generate
 from server.cli.serve import serve
 
 
@@ -15,6 +19,10 @@ def main(context: click.Context) -> None:
 
 
 main.add_command(serve)
+main.add_command(generate)
+main.add_command(chat)
+main.add_command(bench)
+main.add_command(demo)
 
 if __name__ == "__main__":
     main(prog_name="millrace")

@@ -1,24 +1,33 @@
 """make_app: every route of the server, in one table; loads no torch."""
 
+import time
 from importlib.resources import files
 
 from aiohttp import hdrs, web
 
 from engine import Engine
 from server.config import ServerConfig
+from server.demo_process import DemoProcess, no_demo
 from server.dialects.call import DialectConfig
 from server.dialects.chat import ChatDialect
 from server.dialects.cloud import InvocationsDialect, VertexDialect
 from server.dialects.completions import CompletionsDialect
 from server.dialects.tgi import CompatDialect, GenerateDialect, GenerateStreamDialect
+from server.events import EventsFeed
+from server.frames import Frames, Watched
 from server.generate import GenerateHandler
+from server.generators.generators import Generators
+from server.generators.routes import GeneratorRoutes
+from server.journal import Journal
 from server.keys import Keys
 from server.metrics import Metrics, Served
 from server.middleware import allow_origins, answer_preflight, answer_problems, check_keys
 from server.openapi import openapi_document
+from server.page import PageRoutes
 from server.permits import Permits
 from server.status import StatusRoutes
 from server.tokenize import TokenizeRoutes
+from server.why import Room
 
 PUBLIC_ROUTES = frozenset(
     (method, path)
@@ -35,15 +44,23 @@ PUBLIC_ROUTES = frozenset(
         "/v1/models/{id}",
         "/docs",
         "/api-doc/openapi.json",
+        "/web/{name}",
+        "/generators",
+        "/demo",
     )
 )
-"""What needs no key: health, what the server is, and its documentation."""
+"""What needs no key: health, what the server is, its documentation, and the page."""
 
 
 def make_app(
-    engine: Engine, config: ServerConfig, metrics: Metrics, version: str
+    engine: Engine,
+    config: ServerConfig,
+    metrics: Metrics,
+    version: str,
+    generators: Generators,
+    demo: DemoProcess | None = None,
 ) -> web.Application:
-    """Join a running engine to its routes."""
+    """Join a running engine, and what else is published, to their routes."""
     model_id = config.served_model_name or engine.info.model_id
     dialect = dialect_config(engine, config, model_id)
     permits = Permits(config.max_concurrent_requests)
@@ -54,6 +71,7 @@ def make_app(
             limits=engine.limits,
             read_engine=engine.stats,
             read_permits=lambda: (permits.num_held, permits.limit),
+            read_generators=lambda: (generators.num_running, generators.num_abandoned),
         )
     )
     app = web.Application(
@@ -65,11 +83,23 @@ def make_app(
         ],
     )
     app.on_response_prepare.append(allow_origins(config, lambda: engine.is_draining))
-    generate = GenerateHandler(engine, permits, metrics, config)
+    journal = Journal()
+    generate = GenerateHandler(engine, permits, metrics, journal, config)
     app.add_routes(_generation_routes(generate, dialect))
-    app.add_routes(_status_routes(StatusRoutes(engine, config, metrics, model_id, version)))
+    published = GeneratorRoutes(generators, engine, permits, metrics, journal, config)
+    app.add_routes(_generator_routes(published))
+    status = StatusRoutes(engine, config, metrics, model_id, version)
+    app.add_routes(_root_routes(status, config.is_web))
+    app.add_routes(_status_routes(status))
     app.add_routes(_tokenize_routes(TokenizeRoutes(engine, config.payload_limit_bytes)))
-    app.add_routes(_docs_routes(dialect, version))
+    document = openapi_document(dialect, version, generators.published.values())
+    app.add_routes(_docs_routes(document))
+    app.add_routes([web.get("/demo", demo.lead if demo is not None else no_demo)])
+    if config.is_events:
+        watched = _watched(engine, permits, model_id, version)
+        feed = EventsFeed(Frames(watched, journal), journal, metrics, config)
+        app.add_routes([web.get("/events", feed.watch, allow_head=False)])
+        app.on_shutdown.append(feed.close)
     return app
 
 
@@ -89,6 +119,25 @@ def dialect_config(engine: Engine, config: ServerConfig, model_id: str) -> Diale
     )
 
 
+def _watched(engine: Engine, permits: Permits, model_id: str, version: str) -> Watched:
+    """Say where the live feed finds what it shows."""
+    limits = engine.limits
+    return Watched(
+        version=version,
+        model_id=model_id,
+        started_unix_s=time.time(),
+        started_at=time.monotonic(),
+        room=Room(max_rows=limits.max_batch_size, max_permits=permits.limit),
+        num_blocks=limits.num_blocks,
+        block_size=limits.block_size,
+        read_now=time.monotonic,
+        read_engine=engine.stats,
+        read_progress=engine.progress,
+        read_num_permits=lambda: permits.num_held,
+        read_is_draining=lambda: engine.is_draining,
+    )
+
+
 def _generation_routes(
     handler: GenerateHandler, config: DialectConfig
 ) -> list[web.AbstractRouteDef]:
@@ -103,6 +152,13 @@ def _generation_routes(
     ]
 
 
+def _generator_routes(routes: GeneratorRoutes) -> list[web.AbstractRouteDef]:
+    return [
+        web.get("/generators", routes.list),
+        web.post("/generators/{name}", routes.run),
+    ]
+
+
 def _tokenize_routes(routes: TokenizeRoutes) -> list[web.AbstractRouteDef]:
     return [
         web.post("/tokenize", routes.tokenize),
@@ -110,9 +166,15 @@ def _tokenize_routes(routes: TokenizeRoutes) -> list[web.AbstractRouteDef]:
     ]
 
 
+def _root_routes(status: StatusRoutes, is_web: bool) -> list[web.AbstractRouteDef]:
+    if not is_web:
+        return [web.get("/", status.health)]
+    page = PageRoutes(status.health)
+    return [web.get("/", page.root), web.get("/web/{name}", page.file)]
+
+
 def _status_routes(routes: StatusRoutes) -> list[web.AbstractRouteDef]:
     return [
-        web.get("/", routes.health),
         web.get("/health", routes.health),
         web.get("/ping", routes.health),
         web.get("/live", routes.live),
@@ -124,8 +186,7 @@ def _status_routes(routes: StatusRoutes) -> list[web.AbstractRouteDef]:
     ]
 
 
-def _docs_routes(config: DialectConfig, version: str) -> list[web.AbstractRouteDef]:
-    document = openapi_document(config, version)
+def _docs_routes(document: bytes) -> list[web.AbstractRouteDef]:
     page = files("server").joinpath("web/docs.html").read_bytes()
 
     async def openapi(request: web.Request) -> web.Response:

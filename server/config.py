@@ -24,6 +24,9 @@ class ServerConfig:
     served_model_name: str | None = None
     """The name in answers and in `/v1/models`; by default the model's own id."""
 
+    generators: tuple[str, ...] = ()
+    """Functions to publish under `/generators/`, each as `package.module:function`."""
+
     max_concurrent_requests: int = 128
     """Permits: sequences that are being validated, waiting, running or written."""
     max_best_of: int = 2
@@ -37,6 +40,13 @@ class ServerConfig:
 
     api_keys: tuple[str, ...] = ()
     """Any of them opens the generation routes; none means that they are open."""
+    is_events: bool = True
+    """Tell at `GET /events` what the server is doing."""
+    is_web: bool = True
+    """Give browsers the page at `GET /`."""
+    is_demo: bool = False
+    """Run the Gradio app beside the server."""
+    demo_port: int = 7860
     cors_allow_origin: tuple[str, ...] = ()
     """Origins a browser may call from; none means any."""
 
@@ -62,6 +72,12 @@ class ServerConfig:
     def _check_numbers(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port must be between 0 and 65535. Given: {self.port}")
+        if not 1 <= self.demo_port <= 65_535:
+            raise ConfigError(f"demo_port must be between 1 and 65535. Given: {self.demo_port}")
+        if self.is_demo and self.demo_port == self.port:
+            raise ConfigError(
+                f"demo_port must differ from the server's port. Given: {self.demo_port}"
+            )
         for field, least in (
             ("max_concurrent_requests", 1),
             ("max_best_of", 1),

@@ -28,6 +28,7 @@ from server.config import ServerConfig
 from server.dialects.call import Call, ChatPrompt, Dialect, Generation, Reply
 from server.errors import ErrorType, Problem, from_engine, invalid, overloaded
 from server.exchange import Exchange
+from server.journal import Journal
 from server.metrics import Metrics
 from server.millrace_metrics import Refusal
 from server.permits import Permits
@@ -45,11 +46,17 @@ class GenerateHandler:
     """Serves generations; the same steps whatever the dialect and whether streamed or not."""
 
     def __init__(
-        self, engine: Engine, permits: Permits, metrics: Metrics, config: ServerConfig
+        self,
+        engine: Engine,
+        permits: Permits,
+        metrics: Metrics,
+        journal: Journal,
+        config: ServerConfig,
     ) -> None:
         self._engine = engine
         self._permits = permits
         self._metrics = metrics
+        self._journal = journal
         self._config = config
 
     def route(self, dialect: Dialect) -> Handler:
@@ -61,40 +68,21 @@ class GenerateHandler:
         return handle
 
     async def _handle(self, request: web.Request, dialect: Dialect) -> web.StreamResponse:
-        exchange = Exchange(request, self._metrics)
-        try:
-            return await self._serve(request, dialect, exchange)
-        except Problem as problem:
-            exchange.failed(problem)
-            return problem_response(dialect.problem(problem), problem)
-        except ConnectionResetError:  # raised on, aiohttp would log it with a traceback
-            exchange.is_client_gone = True
-            return web.Response() if exchange.events is None else exchange.events.response
-        except asyncio.CancelledError:
-            exchange.is_client_gone = True
-            raise
-        except Exception:
-            logger.exception("a handler failed")
-            fault = Problem(ErrorType.INTERNAL, "The server failed on this request")
-            exchange.failed(fault)
-            if exchange.events is not None and exchange.events.is_started:
-                return exchange.events.cut()  # too late for a status; the reply may be what failed
-            return problem_response(dialect.problem(fault), fault)
-        finally:
-            exchange.close()
+        exchange = Exchange(request, self._metrics, self._journal)
+        return await answered(exchange, self._serve(request, dialect, exchange), dialect.problem)
 
     async def _serve(
         self, request: web.Request, dialect: Dialect, exchange: Exchange
     ) -> web.StreamResponse:
         call = dialect.parse(await read_body(request, self._config.payload_limit_bytes))
-        exchange.is_stream = call.is_stream
+        exchange.parsed(is_stream=call.is_stream)
         if self._engine.is_draining:
             raise self._refuse(exchange, Refusal.DRAINING)
         if not self._permits.has_room(call.num_permits):
             raise self._refuse(exchange, Refusal.NO_PERMIT)
         with (
             self._permits.hold(call.num_permits),
-            TokenStream(is_streamed=call.is_stream) as tokens,
+            exchange.reading(TokenStream(is_streamed=call.is_stream)) as tokens,
         ):
             await self._submit(call, tokens, exchange)
             reply = call.reply(exchange.request_id, int(time.time()))
@@ -115,7 +103,7 @@ class GenerateHandler:
             ]
             exchange.validated()
             for index, (prompt_ids, params) in enumerate(ready):
-                self._engine.submit(prompt_ids, params, tokens, index)
+                exchange.submitted(self._engine.submit(prompt_ids, params, tokens, index))
                 self._metrics.prompt_admitted(
                     exchange.validation_s, len(prompt_ids), params.max_new_tokens
                 )
@@ -250,6 +238,34 @@ class GenerateHandler:
             "x-compute-type": self._config.compute_type or self._engine.info.device,
             "x-compute-characters": str(exchange.num_characters),
         }
+
+
+async def answered(
+    exchange: Exchange,
+    serving: Awaitable[web.StreamResponse],
+    phrase: Callable[[Problem], bytes],
+) -> web.StreamResponse:
+    """Wait for a request's answer and close its exchange, however it ends."""
+    try:
+        return await serving
+    except Problem as problem:
+        exchange.failed(problem)
+        return problem_response(phrase(problem), problem)
+    except ConnectionResetError:  # raised on, aiohttp would log it with a traceback
+        exchange.is_client_gone = True
+        return web.Response() if exchange.events is None else exchange.events.response
+    except asyncio.CancelledError:
+        exchange.is_client_gone = True
+        raise
+    except Exception:
+        logger.exception("a handler failed")
+        fault = Problem(ErrorType.INTERNAL, "The server failed on this request")
+        exchange.failed(fault)
+        if exchange.events is not None and exchange.events.is_started:
+            return exchange.events.cut()  # too late for a status; the reply may be what failed
+        return problem_response(phrase(fault), fault)
+    finally:
+        exchange.close()
 
 
 def problem_response(body: bytes, problem: Problem) -> web.Response:

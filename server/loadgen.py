@@ -9,12 +9,12 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, cast
 from urllib.parse import urlsplit
 
-from server.cpu import CpuMeter
-from server.question import PATHS, Dialect, Question
+from server.cpu import CpuMeter, CpuUse
+from server.question import PATHS, Dialect, Outcome, Question
 from server.recording import Recording
 from server.report import Figures, figures_of
 
@@ -81,6 +81,18 @@ class Stream(asyncio.Protocol):
         self._request = request
         self._transport: asyncio.WriteTransport | None = None
 
+    async def run(self, target: Target, timeout_s: float) -> None:
+        """Send the request, wait for the end of its answer, and hang up."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.open(target)
+                await self.ended
+        except TimeoutError:
+            self.recording.failure = f"no end after {timeout_s} s"
+        finally:
+            self.recording.is_ended = True
+            self.close()
+
     async def open(self, target: Target) -> None:
         """Connect and send; a connection that fails is a stream that has ended with a failure."""
         loop = asyncio.get_running_loop()
@@ -120,23 +132,23 @@ async def ask(
 ) -> Recording:
     """Send a request and wait for the end of its answer."""
     stream = Stream(request, due)
-    try:
-        async with asyncio.timeout(timeout_s):
-            await stream.open(target)
-            await stream.ended
-    except TimeoutError:
-        stream.recording.failure = f"no end after {timeout_s} s"
-    finally:
-        stream.close()
+    await stream.run(target, timeout_s)
     return stream.recording
 
 
 async def closed_loop(
-    target: Target, requests: Sequence[bytes], num_clients: int, timeout_s: float
+    target: Target,
+    requests: Sequence[bytes],
+    num_clients: int,
+    timeout_s: float,
+    recordings: list[Recording] | None = None,
 ) -> list[Recording]:
-    """Let so many clients share the requests, each with one at a time."""
+    """Let so many clients share the requests, each with one at a time.
+
+    A list that is handed in fills as requests are sent, for those who look on.
+    """
     waiting = iter(requests)
-    recordings: list[Recording] = []
+    recordings = [] if recordings is None else recordings
     async with asyncio.TaskGroup() as group:
         for _ in range(num_clients):
             group.create_task(_client(target, waiting, timeout_s, recordings))
@@ -157,8 +169,16 @@ async def open_loop(
     return [task.result() for task in tasks]
 
 
-async def measure(target: Target, load: Load, server_pid: int | None = None) -> Figures:
-    """Put a load on a server once and give its figures."""
+async def record(
+    target: Target,
+    load: Load,
+    server_pid: int | None = None,
+    recordings: list[Recording] | None = None,
+) -> tuple[list[Outcome], CpuUse]:
+    """Put a load on a server once; read what came only after the clock has stopped.
+
+    A list that is handed in fills while a closed loop runs.
+    """
     question, dice = load.question, random.Random(load.seed)
     requests = [
         target.request(question.dialect, question.body(question.prompt(dice)))
@@ -166,19 +186,31 @@ async def measure(target: Target, load: Load, server_pid: int | None = None) -> 
     ]
     meter = CpuMeter(server_pid)
     if load.num_clients is not None:
-        recordings = await closed_loop(target, requests, load.num_clients, load.timeout_s)
+        recorded = await closed_loop(target, requests, load.num_clients, load.timeout_s, recordings)
     else:
         assert load.rate is not None
-        recordings = await open_loop(target, requests, load.rate, load.timeout_s, load.seed)
+        recorded = await open_loop(target, requests, load.rate, load.timeout_s, load.seed)
     use = meter.stop()
-    return figures_of([question.outcome(recording) for recording in recordings], use)
+    return [question.outcome(recording) for recording in recorded], use
+
+
+async def measure(target: Target, load: Load, server_pid: int | None = None) -> Figures:
+    """Put a load on a server once and give its figures."""
+    return figures_of(*await record(target, load, server_pid))
+
+
+async def warm_up(target: Target, load: Load) -> Figures:
+    """Ask once, with a prompt of its own, for what is slow only the first time."""
+    return await measure(target, replace(load, num_requests=1, num_clients=1, rate=None, seed=0))
 
 
 async def _client(
     target: Target, waiting: Iterator[bytes], timeout_s: float, recordings: list[Recording]
 ) -> None:
     for request in waiting:
-        recordings.append(await ask(target, request, timeout_s))
+        stream = Stream(request)
+        recordings.append(stream.recording)
+        await stream.run(target, timeout_s)
 
 
 async def _ask_when_due(target: Target, request: bytes, timeout_s: float, due: float) -> Recording:

@@ -93,6 +93,8 @@ class RequestRecord:
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
+    num_values: int | None = None
+    """What a published generator has yielded."""
     validation_ms: float | None = None
     queue_ms: float | None = None
     inference_ms: float | None = None
@@ -100,13 +102,16 @@ class RequestRecord:
     total_ms: float
 
 
-def log_request(record: RequestRecord) -> None:
-    """Write the request's one line: a warning where the fault was ours, else for information."""
+def log_request(record: RequestRecord, fault: BaseException | None = None) -> None:
+    """Write the request's one line: a warning where the fault was ours, else for information.
+
+    A `fault` is an exception of the operator's own code; its traceback goes with the line.
+    """
     fields = {name: _short(value) for name, value in asdict(record).items()}
     fields["reasons"] = ",".join(record.reasons)
     fields["tokens_per_second"] = _rate(record.num_generated_tokens, record.inference_ms)
-    level = logging.WARNING if record.status >= 500 else logging.INFO
-    _requests.log(level, "request finished", extra={"fields": fields})
+    level = logging.WARNING if record.status >= 500 or fault is not None else logging.INFO
+    _requests.log(level, "request finished", extra={"fields": fields}, exc_info=fault)
 
 
 def _timestamp(record: logging.LogRecord) -> str:

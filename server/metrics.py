@@ -36,6 +36,8 @@ class Served:
     """None while there is no engine to ask."""
     read_permits: Callable[[], tuple[int, int]]
     """Permits held and their limit."""
+    read_generators: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    """Published generators that run, and those that nobody reads any more."""
 
 
 def failure_of(error_type: ErrorType) -> Failure:
@@ -64,6 +66,7 @@ class Metrics:
         self._http = HttpMetrics()
         self._engine = EngineMetrics()
         self._num_open_streams = 0
+        self._num_watchers = 0
         self._tgi = TgiMetrics(1, 1)  # its buckets depend on the limits, which `bind` brings
         self._served: Served | None = None
         self._process = CollectorRegistry()
@@ -113,6 +116,10 @@ class Metrics:
         self._num_open_streams -= 1
         self._http.streams_ended.add(how)
 
+    def watchers_changed(self, count: int) -> None:
+        """Note how many watch the live feed now."""
+        self._num_watchers = count
+
     def keep_alive_sent(self) -> None:
         """Count a comment sent into silence."""
         self._http.keep_alives.add()
@@ -161,6 +168,7 @@ class Metrics:
             *(_facts(served) if served else ()),
             *(state(stats) if stats else ()),
             *gauge("millrace_streams_open", "Streams that have begun", self._num_open_streams),
+            *gauge("millrace_watchers", "Readers of the live feed", self._num_watchers),
             *self._http.lines(),
             *self._engine.lines(),
             *self._tgi.lines(stats),
@@ -171,6 +179,7 @@ class Metrics:
 def _facts(served: Served) -> list[str]:
     model, limits = served.model, served.limits
     num_held, num_permits = served.read_permits()
+    num_generators, num_abandoned = served.read_generators()
     return [
         *gauge(
             "millrace_info",
@@ -190,4 +199,10 @@ def _facts(served: Served) -> list[str]:
         ),
         *gauge("millrace_permits_held", "Sequences taken in", num_held),
         *gauge("millrace_permits_limit", "Sequences that may be taken in", num_permits),
+        *gauge("millrace_generators_running", "Published generators that run", num_generators),
+        *gauge(
+            "millrace_generators_abandoned",
+            "Those of them whose client has left and that have not yielded since",
+            num_abandoned,
+        ),
     ]

@@ -19,6 +19,7 @@ _EXPOSED = (
     "x-total-time, x-validation-time, x-queue-time, x-inference-time, x-time-per-token, "
     "x-prompt-tokens, x-generated-tokens, x-prefill"
 )
+_VARIES = ("origin", "access-control-request-method", "access-control-request-headers")
 
 
 def allow_origins(
@@ -29,7 +30,7 @@ def allow_origins(
 
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         headers = response.headers
-        headers["Vary"] = "origin, access-control-request-method, access-control-request-headers"
+        headers["Vary"] = ", ".join([*headers.getall("Vary", ()), *_VARIES])
         origin = request.headers.get("Origin")
         if not allowed:
             headers["Access-Control-Allow-Origin"] = "*"

@@ -13,6 +13,7 @@ ROUTES = (
     "/",
     "/generate",
     "/generate_stream",
+    "/generators/{name}",
     "/invocations",
     "/v1/chat/completions",
     "/v1/completions",

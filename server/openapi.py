@@ -5,7 +5,7 @@ https://spec.openapis.org/oas/v3.1.0
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ import msgspec
 from server.dialects import answers, bodies
 from server.dialects.call import DialectConfig
 from server.dialects.wire import dumps
+from server.frames import ByeEvent, EndedEvent, FrameEvent, HelloEvent
+from server.generators.events import EndEvent, GeneratorAnswer, ValueEvent
+from server.generators.published import Published
 
 Json = dict[str, Any]
 
@@ -41,6 +44,13 @@ _TYPES = (
     answers.Predictions,
     answers.ModelList,
     answers.Info,
+    HelloEvent,
+    FrameEvent,
+    EndedEvent,
+    ByeEvent,
+    ValueEvent,
+    EndEvent,
+    GeneratorAnswer,
 )
 _PROBLEMS = {
     400: "The body is not JSON.",
@@ -55,9 +65,30 @@ _PROBLEMS = {
 _NAMED = ("minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength")
 
 
-def openapi_document(config: DialectConfig, version: str) -> bytes:
-    """Write the document for a server with these limits, as JSON."""
-    return dumps(_document(config, version))
+def openapi_document(
+    config: DialectConfig, version: str, published: Iterable[Published] = ()
+) -> bytes:
+    """Write the document for a server with these limits and generators, as JSON."""
+    document = _document(config, version)
+    for generator in published:
+        name = f"generators.{generator.name}"
+        body, types = generator.schemas(_REF.format(name=f"{name}."))
+        schemas = {name: body, **{f"{name}.{key}": schema for key, schema in types.items()}}
+        document["components"]["schemas"] |= schemas
+        post = _generator_post(generator, {"$ref": _REF.format(name=name)})
+        document["paths"][post.path] = {"post": post.operation()}
+    return dumps(document)
+
+
+def _generator_post(generator: Published, body: Json) -> "_Post":
+    return _Post(
+        path=f"/generators/{generator.name}",
+        tag="Generators",
+        summary=generator.description or f"Run {generator.reference}",
+        body=body,
+        example=generator.example(),
+        events=_any(ValueEvent, EndEvent, answers.ErrorBody),
+    )
 
 
 def _document(config: DialectConfig, version: str) -> Json:
@@ -168,24 +199,23 @@ class _Post:
                     },
                 },
                 **{
-                    str(status): self._problem(status)
+                    str(status): _problem(status, self.error)
                     for status in _PROBLEMS
                     if self.is_generation or status not in (424, 429)
                 },
             },
         }
 
-    def _problem(self, status: int) -> Json:
-        problem: Json = {
-            "description": _PROBLEMS[status],
-            "content": {JSON: {"schema": _ref(self.error)}},
-        }
-        if status == 429:
-            schema = {"type": "integer", "minimum": 1, "maximum": 60}
-            problem["headers"] = {
-                "Retry-After": {"description": "In whole seconds.", "schema": schema}
-            }
-        return problem
+
+def _problem(status: int, error: type) -> Json:
+    problem: Json = {
+        "description": _PROBLEMS[status],
+        "content": {JSON: {"schema": _ref(error)}},
+    }
+    if status == 429:
+        schema = {"type": "integer", "minimum": 1, "maximum": 60}
+        problem["headers"] = {"Retry-After": {"description": "In whole seconds.", "schema": schema}}
+    return problem
 
 
 def _posts() -> tuple[_Post, ...]:
@@ -279,14 +309,18 @@ def _posts() -> tuple[_Post, ...]:
 
 
 def _gets() -> dict[str, Json]:
-    """Routes without a body; none of them needs a key."""
+    """Routes without a body; only the live feed needs a key."""
     health = {"200": _says("It is."), "503": _says("It is not.", _json(_ref(answers.ErrorBody)))}
     model = _json(_ref(answers.Model))
     missing = _says("There is no such model.", _json(_ref(answers.OpenAIErrorBody)))
     name = {"type": "string", "minLength": 1, "maxLength": 2048}
     draining = {"type": "string", "enum": ["404"]}
     return {
-        "/": _get("Status", "Whether the engine is in order, as `/health`", health),
+        "/": _get(
+            "Status",
+            "Whether the engine is in order, as `/health`; a page where HTML is wanted more",
+            {**health, "200": _says("It is, or the page.", _text("text/html"))},
+        ),
         "/health": _get("Status", "Whether the engine is in order", health),
         "/ping": _get("Status", "The same for SageMaker", health),
         "/live": _get("Status", "Whether the process answers", {"200": _says("It does.")}),
@@ -312,6 +346,25 @@ def _gets() -> dict[str, Json]:
             "Status",
             "For Prometheus",
             {"200": _says("One scrape.", _text("text/plain; charset=utf-8"))},
+        ),
+        "/events": {
+            **_get(
+                "Status",
+                "What the server is doing now, as it happens; not with `--no-events`",
+                {
+                    "200": _says(
+                        "Each event's data.",
+                        {EVENTS: {"schema": _any(HelloEvent, FrameEvent, EndedEvent, ByeEvent)}},
+                    ),
+                    **{str(status): _problem(status, answers.ErrorBody) for status in (401, 429)},
+                },
+            ),
+            "security": [{}, {"bearer": []}],
+        },
+        "/generators": _get(
+            "Generators",
+            "The published generators; each is a route of its own below this one",
+            {"200": _says("All of them.", _json(_list(_ref(GeneratorAnswer), bodies.MAX_TEXT)))},
         ),
         "/v1/models": _get(
             "OpenAI",

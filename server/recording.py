@@ -25,6 +25,8 @@ class Recording:
     sent: float = 0.0
     reads: list[Timed] = field(default_factory=list)
     failure: str | None = None
+    is_ended: bool = False
+    """Nothing more comes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from importlib.metadata import version
 
 import uvloop
@@ -18,6 +19,9 @@ from aiohttp.log import server_logger
 from engine import Engine, EngineConfig, Observer
 from server.app import make_app
 from server.config import ServerConfig
+from server.demo_process import DemoProcess
+from server.generators.generators import Generators
+from server.generators.published import Published, load_published
 from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -37,13 +41,17 @@ signal sends only now, and a 429 here would reach its client. Far more than a ne
 
 
 def run(config: ServerConfig, engine_config: EngineConfig, load: Load) -> int:
-    """Serve until a signal; return the exit code. Raises LoadError, and OSError for the port."""
+    """Serve until a signal; return the exit code.
+
+    Raises ConfigError for a generator, LoadError for the model, and OSError for the port.
+    """
     started = time.monotonic()
+    published = load_published(config.generators)
     with bind(config.hostname, config.port) as listener:
         metrics = Metrics()
         engine = load(engine_config, metrics)
         _spare_the_collector()
-        uvloop.run(_serve(engine, config, metrics, listener, started))
+        uvloop.run(_serve(engine, config, metrics, listener, started, published))
     return 0
 
 
@@ -102,11 +110,19 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 async def _serve(
-    engine: Engine, config: ServerConfig, metrics: Metrics, listener: socket.socket, started: float
+    engine: Engine,
+    config: ServerConfig,
+    metrics: Metrics,
+    listener: socket.socket,
+    started: float,
+    published: Mapping[str, Published],
 ) -> None:
     stop = _stop_signal()  # before anybody is let in
+    generators = Generators(published)
+    demo = DemoProcess(config) if config.is_demo else None
     async with engine:
-        runner = make_runner(make_app(engine, config, metrics, version("millrace")))
+        app = make_app(engine, config, metrics, version("millrace"), generators, demo)
+        runner = make_runner(app)
         await runner.setup()
         site = web.SockSite(runner, listener, backlog=1024)
         await site.start()
@@ -117,14 +133,28 @@ async def _serve(
         )
         lag = asyncio.create_task(_watch_lag(metrics), name="loop lag")
         try:
-            await stop.wait()
-            logger.info("stopping: %d running", engine.stats().num_running)
-            await site.stop()
-            await _drain(engine, config.graceful_termination_timeout_s)
+            async with nullcontext() if demo is None else demo.run(listener.getsockname()[1]):
+                await stop.wait()
+                logger.info("stopping: %d running", engine.stats().num_running)
+                await site.stop()
+                await _drain(engine, generators, config.graceful_termination_timeout_s)
         finally:
             lag.cancel()
             await runner.cleanup()
     logger.info("stopped")
+    if generators.num_running:
+        _leave_behind(generators)
+
+
+def _leave_behind(generators: Generators) -> None:
+    """End the process under generators that do not come back to a yield.
+
+    An orderly end would wait for threads that they may have started, and a thread inside a
+    library's C++ may abort it.
+    """
+    logger.warning("%d generators have not yielded and are left behind", generators.num_running)
+    logging.shutdown()
+    os._exit(0)
 
 
 def _stop_signal() -> asyncio.Event:
@@ -136,19 +166,20 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-async def _drain(engine: Engine, timeout_s: float) -> None:
+async def _drain(engine: Engine, generators: Generators, timeout_s: float) -> None:
     """Let what runs finish; a second signal ends it at once."""
-    drain = asyncio.create_task(_finish(engine, timeout_s))
+    drain = asyncio.create_task(_finish(engine, generators, timeout_s))
     again = asyncio.create_task(_stop_signal().wait())
     await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
     for task in (drain, again):
         task.cancel()
-    await engine.drain(0.0)  # what a second signal leaves unfinished ends with an error event
+    # what a second signal leaves unfinished ends with an error event
+    await asyncio.gather(engine.drain(0.0), generators.drain(0.0))
 
 
-async def _finish(engine: Engine, timeout_s: float) -> None:
+async def _finish(engine: Engine, generators: Generators, timeout_s: float) -> None:
     await asyncio.sleep(_LAST_ARRIVALS_S)
-    await engine.drain(timeout_s)
+    await asyncio.gather(engine.drain(timeout_s), generators.drain(timeout_s))
 
 
 async def _watch_lag(metrics: Metrics) -> None:

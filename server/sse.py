@@ -8,11 +8,10 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from aiohttp import web
 
-from engine import TokenStream
 from server.config import ServerConfig
 from server.metrics import Metrics
 
@@ -21,36 +20,49 @@ COMMENT = b":\n\n"
 _TICK_S = 1.0
 _EVENT_BYTES = 150
 """About one token's event, for what waits unrendered."""
-_HEADERS = {
+HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
 }
 
 
+class Feed(Protocol):
+    """Where a stream's events come from, as far as the stream looks at it."""
+
+    @property
+    def num_pending(self) -> int:
+        """Count the tokens that wait for the stream's writer."""
+        ...
+
+    def nudge(self) -> None:
+        """Wake the writer, so that it sends a comment."""
+        ...
+
+
 class EventStream:
     """Sends events as they come; use it as a context, so that its timer ends with it.
 
-    Each second it looks at the clock: after a silence it nudges `tokens`, whose reader then sends a
+    Each second it looks at the clock: after a silence it nudges the feed, whose reader then sends a
     comment; a reader that lets too much pile up, or takes nothing for too long, is cut off.
     """
 
     def __init__(
         self,
         request: web.Request,
-        tokens: TokenStream,
+        feed: Feed,
         headers: Mapping[str, str],
         config: ServerConfig,
         metrics: Metrics,
     ) -> None:
-        self.response = web.StreamResponse(headers={**_HEADERS, **headers})
+        self.response = web.StreamResponse(headers={**HEADERS, **headers})
         self.num_bytes = 0
         self.is_started = False
         """The headers were handed over, so that the status is settled."""
         self.is_stalled = False
         """The reader did not read, and was cut off."""
         self._request = request
-        self._tokens = tokens
+        self._feed = feed
         self._config = config
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -111,7 +123,7 @@ class EventStream:
         if self._is_writing:
             self._watch_reader(now)
         elif now - self._sent_at >= self._config.keep_alive_s:
-            self._tokens.nudge()
+            self._feed.nudge()
 
     def _watch_reader(self, now: float) -> None:
         """Cut off a reader who lets more pile up than is allowed, or for longer."""
@@ -120,7 +132,7 @@ class EventStream:
             self._waiting_bytes, self._progress_at = waiting_bytes, self._sent_at
         elif waiting_bytes < self._waiting_bytes:
             self._waiting_bytes, self._progress_at = waiting_bytes, now
-        backlog = waiting_bytes + self._tokens.num_pending * _EVENT_BYTES
+        backlog = waiting_bytes + self._feed.num_pending * _EVENT_BYTES
         is_slow = now - self._progress_at >= self._config.max_stall_s
         if is_slow or backlog > self._config.max_backlog_bytes:
             self.is_stalled = True

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from browser import launched
 from setup_peers import is_present
 
 # Offline, the hub's client refuses every request, localhost included; and nobody is to be asked.
@@ -44,3 +45,10 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section(f"NOT RUN: {len(tests)} tests that need {name}", red=True)
         for test in tests:
             terminalreporter.line(f"NOT RUN: {test}")
+
+
+@pytest.fixture
+async def chromium():
+    """Chromium for one test; see `browser.py` for the pages in it."""
+    async with launched() as browser:
+        yield browser

@@ -20,6 +20,8 @@ from engine.scheduler import Scheduler
 from engine.tokenizer import Tokenizer
 from server.app import make_app
 from server.config import ServerConfig
+from server.generators.generators import Generators
+from server.generators.published import load_published
 from server.metrics import Metrics
 from server.serving import bind, make_runner
 
@@ -79,6 +81,7 @@ class InProcess:
         """Say what requests hold; all of it is 0 when nobody is served."""
         names = (
             "millrace_permits_held",
+            "millrace_generators_running",
             "millrace_queue_depth",
             "millrace_requests_running",
             "millrace_kv_cache_blocks_used",
@@ -101,16 +104,17 @@ def byte_tokenizer() -> Tokenizer:
 
 
 @asynccontextmanager
-async def in_process(scripts=None, *, limits=None, **config):
+async def in_process(scripts=None, *, limits=None, port=0, **config):
     """Start a server whose model says `scripts`; by default it repeats the prompt."""
     metrics = Metrics()
     tokenizer = byte_tokenizer()
     runner = ScriptedRunner(scripts or repeat_prompt)
     scheduler = Scheduler(Limits(**{**_LIMITS, **(limits or {})}), tokenizer, [EOS])
-    server_config = ServerConfig(hostname="127.0.0.1", port=0, **config)
+    server_config = ServerConfig(hostname="127.0.0.1", port=port, **config)
     listener = bind(server_config.hostname, server_config.port)
     async with Engine(runner, scheduler, tokenizer, _INFO, metrics) as engine:
-        app = make_app(engine, server_config, metrics, "test")
+        generators = Generators(load_published(server_config.generators))
+        app = make_app(engine, server_config, metrics, "test", generators)
         http = make_runner(app)
         await http.setup()
         await web.SockSite(http, listener).start()

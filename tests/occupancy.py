@@ -10,6 +10,7 @@ from raw_http import request_bytes
 
 IDLE = {
     "millrace_permits_held": 0,
+    "millrace_generators_running": 0,
     "millrace_queue_depth": 0,
     "millrace_requests_running": 0,
     "millrace_kv_cache_blocks_used": 0,

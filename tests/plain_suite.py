@@ -52,8 +52,9 @@ def environment(python: str, version: str) -> Path:
 
 def requirements() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    return [name for name in wanted if not name.startswith("torch")]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["dev"], *extras["gradio"]]
+    return [name for name in wanted if not name.startswith(("torch", "millrace"))]
 
 
 if __name__ == "__main__":

@@ -52,18 +52,27 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+MODULE = (sys.executable, "-m", "server")
+SCRIPT = (str(Path(sys.executable).with_name("millrace")),)
+"""What people call: the current directory is not on its path."""
+
+
 @contextmanager
-def serve(*flags: str, port: int | None = None, env: dict[str, str] | None = None):
+def serve(
+    *flags: str,
+    port: int | None = None,
+    env: dict[str, str] | None = None,
+    program: tuple[str, ...] = MODULE,
+    cwd: Path | None = None,
+):
     """Start `millrace serve FLAGS`, wait until it is ready, and end it afterwards."""
     port = port or free_port()
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "server.log"
         with log_path.open("w") as log:
             process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "server", "serve"),
-                    *("--hostname", "127.0.0.1", "--port", str(port), *flags),
-                ],
+                [*program, "serve", "--hostname", "127.0.0.1", "--port", str(port), *flags],
+                cwd=cwd,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},

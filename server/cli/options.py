@@ -78,6 +78,15 @@ OPTIONS = (
             "The model's name in answers.",
             default="the model id",
         ),
+        Option(
+            "--generator",
+            str,
+            "server.generators",
+            "A generator function of yours, as package.module:function, to publish at "
+            "/generators/NAME; may be repeated.",
+            default="two examples with the built-in model, else none",
+            is_repeatable=True,
+        ),
     ),
     *_section(
         Group.LIMITS,
@@ -231,6 +240,22 @@ OPTIONS = (
             default="any",
             is_repeatable=True,
         ),
+        Option(
+            "--events",
+            bool,
+            "server.is_events",
+            "Tell at /events what the server is doing; the page's live view needs it.",
+            off="--no-events",
+        ),
+        Option(
+            "--web",
+            bool,
+            "server.is_web",
+            "Give browsers a page at /: playground, side by side, live view.",
+            off="--no-web",
+        ),
+        Option("--demo", bool, "server.is_demo", "Run the Gradio app as well; /demo leads there."),
+        Option("--demo-port", int, "server.demo_port", "Port of the Gradio app."),
         Option(
             "--compute-type",
             str,

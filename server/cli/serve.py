@@ -20,9 +20,12 @@ from server.cli.option import Option, Plan
 from server.cli.options import OPTIONS
 from server.cli.runtime import describe_runtime
 from server.config import ConfigError, ServerConfig, is_address
+from server.demo.extra import check_gradio
 
 BUILT_IN_MODEL = Path(engine.__file__).parent / "demo"
 BUILT_IN_NAME = "millrace-demo"
+EXAMPLES = ("server.examples.count:count", "server.examples.diffusion:fake_diffusion")
+"""What is published beside the built-in model, so that there is something to see."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ def configs_from(values: Mapping[str, Any]) -> tuple[ServerConfig, EngineConfig]
     if "model" not in fields["engine"]:
         fields["engine"]["model"] = str(BUILT_IN_MODEL)
         fields["server"].setdefault("served_model_name", BUILT_IN_NAME)
+        fields["server"].setdefault("generators", EXAMPLES)
     try:
         server = ServerConfig(**fields["server"])
         # As in TGI, permits alone bound the waiting room unless it is told otherwise.
@@ -154,6 +158,8 @@ def _serve(**values: Any) -> None:
         values["hostname"] = None
     try:
         server_config, engine_config = configs_from(values)
+        if server_config.is_demo:
+            check_gradio()
         logs.configure(server_config.is_json_output, server_config.log_level)
         for line in notices(values):
             logger.warning("%s", line)

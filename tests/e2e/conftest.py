@@ -1,6 +1,7 @@
 """Servers that tests share, each started once; after every test one must be as idle as before."""
 
 import pytest
+from gradio_app import demo
 from occupancy import assert_clean, occupied, wait_until_idle
 from served import serve
 
@@ -43,6 +44,13 @@ def keyed(started_keyed):
     """A server that asks for the key `open-sesame`."""
     yield started_keyed
     wait_until_idle(started_keyed)
+
+
+@pytest.fixture(scope="session")
+def started_demo(started_server):
+    """The Gradio app that asks the server of most tests."""
+    with demo(started_server.url) as app:
+        yield app
 
 
 @pytest.fixture

@@ -338,3 +338,42 @@ async def test_the_rate_of_ends_is_that_of_the_busy_time():
         last = ask(engine, max_new_tokens=60)
         assert engine.stats().finish_rate == pytest.approx(1000.0)  # just begun, nothing known
         last.close()
+
+
+async def test_progress_shows_what_runs_and_what_waits_under_the_ids_that_submit_gave():
+    async with running(repeat_prompt, max_batch_size=1) as (engine, runner):
+        assert engine.progress() == []
+        runner.gate.clear()
+        ids, streams = [], (TokenStream(), TokenStream())
+        for prompt, stream in zip(("abc", "de"), streams, strict=True):
+            params = SamplingParams(max_new_tokens=2)
+            ids.append(engine.submit(engine.tokenizer.encode(prompt), params, stream))
+        await asyncio.to_thread(runner.entered.wait)
+        shown = [(p.sequence_id, p.is_running, p.num_prompt_tokens) for p in engine.progress()]
+        runner.gate.set()
+        for stream in streams:
+            await read(stream)
+        assert shown == [(ids[0], True, 3), (ids[1], False, 2)]
+        assert engine.progress() == []
+
+
+async def test_stats_count_every_token_and_keep_the_last_step():
+    async with running(repeat_prompt) as (engine, runner):
+        assert engine.stats().last_step is None
+        await asyncio.gather(*(read(ask(engine, p, max_new_tokens=5)) for p in ("abc", "d")))
+        stats = engine.stats()
+        assert stats.num_generated_tokens == 10
+        assert stats.num_steps == len(runner.batches)
+        assert stats.last_step == engine._observer.steps[-1]
+
+
+async def test_closing_a_stream_gives_the_end_of_what_it_cut_short():
+    async with running(repeat_prompt) as (engine, runner):
+        runner.gate.clear()
+        stream = ask(engine, "abc")
+        await asyncio.to_thread(runner.entered.wait)
+        cut_short = stream.close() + stream.close()
+        runner.gate.set()
+        (finish,) = cut_short
+        assert finish.reason is FinishReason.ABORT
+        assert finish.usage.num_prompt_tokens == 3

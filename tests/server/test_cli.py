@@ -2,6 +2,7 @@ import errno
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +17,12 @@ from server.__main__ import main
 from server.cli.command import CONFIGS
 from server.cli.option import Group, Plan
 from server.cli.options import OPTIONS
-from server.cli.serve import BUILT_IN_MODEL, BUILT_IN_NAME, configs_from, notices
+from server.cli.serve import BUILT_IN_MODEL, BUILT_IN_NAME, EXAMPLES, configs_from, notices
 from server.config import ConfigError, ServerConfig
 
 BY_NAME = {option.name: option for option in OPTIONS}
 BUILT_IN = EngineConfig(model=str(BUILT_IN_MODEL))
+SERVED = ServerConfig(served_model_name=BUILT_IN_NAME, generators=EXAMPLES)
 TEMPLATE = __file__  # any file will do: only that it exists is looked at
 
 # Flag: the fields it sets, its value on the command line, what the fields become.
@@ -57,6 +59,11 @@ SAMPLES = {
     "--cuda-memory-fraction": ("engine.memory_fraction", "0.25", 0.25),
     "--block-size": ("engine.block_size", "7", 7),
     "--prefix-caching": ("engine.is_prefix_caching", "no", False),
+    "--events": ("server.is_events", "no", False),
+    "--web": ("server.is_web", "no", False),
+    "--demo": ("server.is_demo", None, True),
+    "--demo-port": ("server.demo_port", "7", 7),
+    "--generator": ("server.generators", "app:count", ("app:count",)),
     "--num-threads": ("engine.num_threads", "7", 7),
     "--validation-workers": ("engine.num_tokenizer_workers", "7", 7),
     "--watermark-gamma": ("engine.watermark_gamma", "0.25", 0.25),
@@ -287,6 +294,14 @@ def test_booleans_of_the_environment_are_read_and_empty_is_unset(command, word, 
     assert command.serve(PREFIX_CACHING=word)["engine"].is_prefix_caching is expected
 
 
+def test_the_examples_are_published_only_beside_the_built_in_model(command):
+    assert command.serve()["server"].generators == EXAMPLES
+    assert command.serve("--model-id", "org/m")["server"].generators == ()
+    mine = command.serve("--generator", "a:b", "--generator", "c.d:e")["server"]
+    assert mine.generators == ("a:b", "c.d:e")
+    assert command.serve(GENERATOR="a:b c.d:e")["server"].generators == ("a:b", "c.d:e")
+
+
 def test_keys_and_origins_may_be_repeated(command):
     words = ["--api-key", "a", "--api-key", "b", "--cors-allow-origin", "https://a.example"]
     server = command.serve(*words)["server"]
@@ -305,7 +320,7 @@ def test_an_accepted_flag_gives_one_line_and_changes_nothing(command, flag, is_e
     assert result.exit_code == 0
     (line,) = result.output.splitlines()
     assert f" WARNING server.cli.serve: {flag} has no effect: " in line
-    assert command.ran == [(ServerConfig(served_model_name=BUILT_IN_NAME), BUILT_IN)]
+    assert command.ran == [(SERVED, BUILT_IN)]
 
 
 def test_an_accepted_switch_that_is_off_gives_no_line(command):
@@ -396,6 +411,11 @@ def test_a_name_on_the_command_line_is_refused_even_so(command):
             "--memory-fraction and --cuda-memory-fraction mean the same; give one of them",
         ),
         ("--cuda-memory-fraction 0.5", "--cuda-memory-fraction 0.5 needs --device cuda"),
+        ("--demo-port 0", "--demo-port must be between 1 and 65535. Given: 0"),
+        (
+            "--demo --demo-port 3000",
+            "--demo-port must differ from the server's port. Given: 3000",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence_with_flags_limit_and_value(
@@ -456,7 +476,7 @@ def test_log_lines_are_json_when_asked_for(command):
 
 def test_configurations_come_from_plain_values():
     server, config = configs_from({"port": 80, "max_total_tokens": 9, "api_key": (), "dtype": None})
-    assert server == ServerConfig(port=80, served_model_name=BUILT_IN_NAME)
+    assert server == replace(SERVED, port=80)
     assert config == EngineConfig(model=str(BUILT_IN_MODEL), max_total_tokens=9)
     assert notices({"cuda_graphs": "0", "usage_stats": None}) == [
         "--cuda-graphs has no effect: no CUDA graphs are captured"
@@ -539,7 +559,13 @@ def test_a_variable_named_env_means_nothing(command):
     command.serve(ENV="production")
 
 
-@pytest.mark.parametrize("words", ["--help", "serve --help", "serve --env", "--version"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--help", "--version", "serve --help", "serve --env"),
+        *("generate --help", "chat --help", "bench --help"),
+    ],
+)
 def test_asking_for_help_loads_nothing_heavy(words):
     heavy = "{'torch', 'transformers', 'aiohttp', 'uvloop', 'prometheus_client'}"
     program = (

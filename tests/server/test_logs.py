@@ -146,6 +146,7 @@ def test_a_request_is_one_line_with_all_its_numbers(configure, capsys):
         "num_prompt_tokens": 12,
         "num_cached_tokens": 8,
         "num_generated_tokens": 50,
+        "num_values": None,
         "validation_ms": 1.235,
         "queue_ms": 2.0,
         "inference_ms": 2000.0,

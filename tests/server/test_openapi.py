@@ -119,7 +119,8 @@ def test_every_route_of_the_contract_is_described():
             ("get", path)
             for path in (
                 *("/", "/health", "/ping", "/live", "/ready", "/info", "/metrics", "/docs"),
-                *("/v1/models", "/v1/models/{id}", "/api-doc/openapi.json"),
+                *("/v1/models", "/v1/models/{id}", "/api-doc/openapi.json", "/events"),
+                "/generators",
             )
         ),
     }

@@ -7,6 +7,7 @@ from raw_http import connect, request_bytes
 from engine import TokenStream
 from server.config import ServerConfig
 from server.exchange import Exchange
+from server.journal import Journal
 from server.metrics import Metrics
 from server.serving import bind, make_runner
 from server.sse import EventStream
@@ -18,7 +19,7 @@ async def test_a_stream_whose_headers_meet_a_closed_connection_is_opened_and_end
     was_reset = []
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        exchange = Exchange(request, metrics)
+        exchange = Exchange(request, metrics, Journal())
         with (
             TokenStream(is_streamed=True) as tokens,
             EventStream(request, tokens, {}, config, metrics) as events,

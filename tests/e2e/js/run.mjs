@@ -29,3 +29,4 @@ function describe(error) {
 }
 
 console.log(JSON.stringify(await outcome()));
+if (client === "gradio") process.exit(); // its heartbeat has no end, not even by close()

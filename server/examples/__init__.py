@@ -1,0 +1,1 @@
+"""Generator functions to copy: `millrace serve --generator server.examples.count:count`."""
