@@ -13,13 +13,14 @@ from server.dialects.chat import ChatDialect
 from server.dialects.cloud import InvocationsDialect, VertexDialect
 from server.dialects.completions import CompletionsDialect
 from server.dialects.tgi import CompatDialect, GenerateDialect, GenerateStreamDialect
-from server.events import EventsFeed
-from server.frames import Frames, Watched
 from server.generate import GenerateHandler
 from server.generators.generators import Generators
 from server.generators.routes import GeneratorRoutes
-from server.journal import Journal
 from server.keys import Keys
+from server.live.events import EventsFeed
+from server.live.frames import Frames, Watched
+from server.live.journal import Journal
+from server.live.why import Room
 from server.metrics import Metrics, Served
 from server.middleware import allow_origins, answer_preflight, answer_problems, check_keys
 from server.openapi import openapi_document
@@ -27,7 +28,6 @@ from server.page import PageRoutes
 from server.permits import Permits
 from server.status import StatusRoutes
 from server.tokenize import TokenizeRoutes
-from server.why import Room
 
 PUBLIC_ROUTES = frozenset(
     (method, path)

@@ -11,13 +11,13 @@ from aiohttp import web
 
 from engine import EngineStopped, Finish, TokenStream, Usage
 from server.errors import Problem
-from server.journal import Journal
+from server.live.journal import Journal
+from server.live.why import Outcome, Story
 from server.logs import RequestRecord, log_request
 from server.metrics import Metrics, failure_of
 from server.millrace_metrics import Refusal, StreamEnd
 from server.sse import EventStream
 from server.tgi_metrics import Failure
-from server.why import Outcome, Story
 
 _LABEL = re.compile(r"[\w.:+-]{1,128}", re.ASCII)
 

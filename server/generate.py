@@ -28,7 +28,7 @@ from server.config import ServerConfig
 from server.dialects.call import Call, ChatPrompt, Dialect, Generation, Reply
 from server.errors import ErrorType, Problem, from_engine, invalid, overloaded
 from server.exchange import Exchange
-from server.journal import Journal
+from server.live.journal import Journal
 from server.metrics import Metrics
 from server.millrace_metrics import Refusal
 from server.permits import Permits

@@ -14,9 +14,9 @@ import msgspec
 from server.dialects import answers, bodies
 from server.dialects.call import DialectConfig
 from server.dialects.wire import dumps
-from server.frames import ByeEvent, EndedEvent, FrameEvent, HelloEvent
 from server.generators.events import EndEvent, GeneratorAnswer, ValueEvent
 from server.generators.published import Published
+from server.live.frames import ByeEvent, EndedEvent, FrameEvent, HelloEvent
 
 Json = dict[str, Any]
 

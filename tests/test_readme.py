@@ -1,5 +1,6 @@
 """What the READMEs say is so: their examples run, their tables are those of the code."""
 
+import os
 import re
 import subprocess
 import sys
@@ -49,7 +50,16 @@ def run(language, code):
             package = "hf3" if "// version 3" in code else "hf4"
             code = code.replace('"@huggingface/inference"', f'"{package}"')
             command = ["node", "--input-type=module", "--eval", code]
-    return subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=60, check=False)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        command,
+        cwd=JS,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def without_logprobs(text):

@@ -27,7 +27,7 @@ from server.generators.published import Published
 from server.generators.run import Run
 from server.generators.step import End, Failure, Value
 from server.generators.value import Unsendable
-from server.journal import Journal
+from server.live.journal import Journal
 from server.metrics import Metrics
 from server.millrace_metrics import Refusal
 from server.permits import Permits

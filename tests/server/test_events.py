@@ -11,9 +11,9 @@ from in_process import in_process
 from occupancy import wait_for
 from raw_http import asking, call, connect, request_bytes
 
-from server.journal import MAX_ENDED, MAX_REFUSED, Journal
+from server.live.journal import MAX_ENDED, MAX_REFUSED, Journal
+from server.live.why import Outcome, Story
 from server.millrace_metrics import Refusal
-from server.why import Outcome, Story
 
 SECRET = "Rosebud-4711-Schluessel"
 README = (Path(__file__).parents[2] / "server" / "README.md").read_text("utf-8")

@@ -19,7 +19,7 @@ from raw_http import asking, call
 
 import server as server_package
 from server.examples.diffusion import fake_diffusion
-from server.why import Outcome, Room, Story, why
+from server.live.why import Outcome, Room, Story, why
 
 ENDINGS = ("leave", "reset")
 BOTH = ("", "_async")

@@ -7,7 +7,7 @@ from raw_http import connect, request_bytes
 from engine import TokenStream
 from server.config import ServerConfig
 from server.exchange import Exchange
-from server.journal import Journal
+from server.live.journal import Journal
 from server.metrics import Metrics
 from server.serving import bind, make_runner
 from server.sse import EventStream

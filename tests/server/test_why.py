@@ -3,8 +3,8 @@
 import pytest
 
 from engine import Circumstances, FinishReason, LongStep, WaitedFor
+from server.live.why import Outcome, Room, Story, why
 from server.millrace_metrics import Refusal
-from server.why import Outcome, Room, Story, why
 
 ROOM = Room(max_rows=4, max_permits=128)
 

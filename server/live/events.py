@@ -11,10 +11,10 @@ from aiohttp import web
 
 from server.config import ServerConfig
 from server.errors import ErrorType, Problem
-from server.frames import Frames
-from server.journal import Journal
+from server.live.frames import Frames
+from server.live.journal import Journal
+from server.live.watcher import Watcher
 from server.metrics import Metrics
-from server.watcher import Watcher
 
 MAX_WATCHERS = 16
 _RETRY_AFTER_S = 5

@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 from engine import EngineStats, SequenceProgress
 from server.dialects import wire
 from server.dialects.answers import Count, Sentence, Text, Word
-from server.journal import MAX_ENDED, EndedRequest, Journal, OpenRequest
-from server.why import Room, why
+from server.live.journal import MAX_ENDED, EndedRequest, Journal, OpenRequest
+from server.live.why import Room, why
 
 SCHEMA = 1
 MAX_SHOWN = 64

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from aiohttp import web
 
 from server.config import ServerConfig
-from server.frames import Frames
-from server.journal import Journal
+from server.live.frames import Frames
+from server.live.journal import Journal
 from server.sse import COMMENT, HEADERS
 
 FRAME_S = 0.1

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from server.live.why import Story
 from server.millrace_metrics import Refusal
-from server.why import Story
 
 MAX_ENDED = 100
 MAX_REFUSED = 20

@@ -1,0 +1,1 @@
+"""What the server is doing now: the feed of `GET /events` and what it is made of."""
