@@ -107,7 +107,7 @@ def test_a_native_stream_is_data_lines_and_blank_lines_and_no_done(server):
     last = (
         rb'data: {"index":\d+,"token":' + token + rb',"generated_text":"([^"\\]|\\.)*",'
         rb'"details":{"finish_reason":"(length|eos_token)","generated_tokens":\d+,"seed":null,'
-        rb'"input_length":\d+}}\n\n'
+        rb'"input_length":\d+,"cached_tokens":\d+}}\n\n'
     )
     assert re.fullmatch(rb"(" + running + rb")*" + last, answer.body)
     check_native(answer.body)

@@ -60,7 +60,7 @@ def test_what_is_missing_is_listed_with_what_to_do():
 def test_partial_says_what_will_not_run():
     done = set_up("--partial", path="/nowhere")
     assert done.returncode == 0
-    assert done.stdout.startswith("NOT RUN: tests that need curl, node, npm")
+    assert done.stdout.startswith("NOT RUN: tests that need chromium, curl, node, npm")
 
 
 def test_a_test_without_its_program_fails(tmp_path):
