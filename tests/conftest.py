@@ -1,6 +1,7 @@
 """For all tests: `--partial`, the marker `needs`, and an environment without surprises."""
 
 import os
+import signal
 
 import pytest
 from browser import launched
@@ -11,6 +12,9 @@ os.environ.pop("HF_HUB_OFFLINE", None)
 os.environ.update(
     NO_PROXY="127.0.0.1,localhost", no_proxy="127.0.0.1,localhost", HF_HUB_DISABLE_TELEMETRY="1"
 )
+
+# A shell's background job ignores Ctrl-C, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _NOT_RUN = pytest.StashKey[dict[str, list[str]]]()
 
