@@ -21,3 +21,33 @@ function fill(element, attributes, children) {
   element.append(...children.filter((child) => child != null));
   return element;
 }
+
+/** The children of `parent`, one for each key. A key that stays keeps its element: a click or the focus on it survives. */
+export class Children {
+  #parent;
+  #make;
+  #kept = new Map();
+
+  /** `makeOne(key)` gives an object with an `element`. */
+  constructor(parent, makeOne) {
+    this.#parent = parent;
+    this.#make = makeOne;
+  }
+
+  /** Show these keys in this order, and give their objects. */
+  show(keys) {
+    const wanted = new Set(keys);
+    for (const [key, { element }] of this.#kept) {
+      if (wanted.has(key)) continue;
+      element.remove();
+      this.#kept.delete(key);
+    }
+    return keys.map((key, place) => {
+      if (!this.#kept.has(key)) this.#kept.set(key, this.#make(key));
+      const child = this.#kept.get(key);
+      const there = this.#parent.children[place] ?? null;
+      if (there !== child.element) this.#parent.insertBefore(child.element, there);
+      return child;
+    });
+  }
+}

@@ -98,6 +98,23 @@ async def test_tokens_are_drawn_as_they_come(chromium):
         await expect(bar(page, 1)).to_have_attribute("data-outcome", "client_gone")
 
 
+async def test_a_row_stays_the_same_button_while_its_numbers_change(chromium):
+    async with in_process() as server, open_page(chromium, server.url + "/#live") as page:
+        await expect(connection(page)).to_have_text("Live")
+        server.runner.gate.clear()
+        async with asking(server.url, "/generate_stream", body()):
+            button = await row(page, 1).get_by_role("button").element_handle()
+            await button.focus()
+            age = row(page, 1).get_by_role("cell").nth(3)
+            for _ in range(3):
+                await expect(age).not_to_have_text(await age.inner_text())
+            assert await button.evaluate("(button) => button === document.activeElement")
+            await expect(row(page, 1).get_by_role("button", pressed=False)).to_be_visible()
+            await button.press("Enter")
+            await expect(row(page, 1).get_by_role("button", pressed=True)).to_be_visible()
+            server.runner.gate.set()
+
+
 async def test_a_refusal_is_marked_counted_and_explained(chromium):
     async with (
         in_process(max_concurrent_requests=1) as server,
