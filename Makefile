@@ -9,7 +9,9 @@ STAMP := $(VENV)/installed
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+KERNELS := $(wildcard engine/compute/kernels/*.cpp engine/compute/kernels/*.h)
+
+$(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -42,4 +44,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/load.py --short
 
 clean:
-	rm -rf $(VENV) .venv-* tests/e2e/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build engine/compute/kernels/*.so $(VENV) .venv-* tests/e2e/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

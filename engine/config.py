@@ -27,6 +27,8 @@ class EngineConfig:
     """auto, cpu or cuda."""
     num_threads: int | None = None
     """Threads of the forward pass on a CPU; by default the cores this process may use."""
+    has_kernels: bool = True
+    """Use the C++ kernels where they were built and this CPU has what they need."""
 
     max_batch_size: int = 64
     """Rows of one step."""

@@ -12,6 +12,8 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from engine.batch import Batch, Join, RowWork
+from engine.compute.kernels.native import KernelsMissing, load_native
+from engine.compute.kernels.packed import Kernels
 from engine.compute.kv_cache import KVCache, free_memory_bytes
 from engine.compute.model import Model, explain
 from engine.compute.runner import ModelRunner, ask_for_huge_pages, keep_freed_memory
@@ -39,7 +41,7 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
     num_threads = config.num_threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(num_threads)
     tokenizer = _load_tokenizer(config)
-    model = Model(config)
+    model = Model(config, _load_kernels(config))
     limits = _settle(config, model)
     cache = KVCache(model.shapes, limits.num_blocks, limits.block_size, model.dtype, model.device)
     model.attention.attach(cache)
@@ -67,6 +69,18 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
     )
     scheduler = Scheduler(limits, tokenizer, eos_token_ids)
     return Engine(runner, scheduler, tokenizer, info, observer, config.num_tokenizer_workers)
+
+
+def _load_kernels(config: EngineConfig) -> Kernels | None:
+    """Open the C++ kernels, or say in a line why plain torch runs instead."""
+    if not config.has_kernels:
+        logger.info("without the C++ kernels, as asked for")
+        return None
+    try:
+        return load_native()
+    except KernelsMissing as missing:
+        logger.warning("without the C++ kernels, more slowly: %s", missing)
+        return None
 
 
 def _speak_with_one_voice() -> None:

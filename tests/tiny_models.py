@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from engine.batch import Batch, StepOutput
+from engine.compute.kernels.packed import Kernels
 from engine.compute.kv_cache import KVCache
 from engine.compute.model import Model
 from engine.compute.runner import ModelRunner
@@ -233,8 +234,10 @@ def make_bench(model: Model, **limits: object) -> Bench:
     return Bench(model, runner, Scheduler(limit, NoVocabulary(), model.eos_token_ids))
 
 
-def load_tiny(path: Path, dtype: str = "float32", device: str = "cpu") -> Model:
-    return Model(EngineConfig(model=str(path), dtype=dtype, device=device))
+def load_tiny(
+    path: Path, dtype: str = "float32", device: str = "cpu", kernels: Kernels | None = None
+) -> Model:
+    return Model(EngineConfig(model=str(path), dtype=dtype, device=device), kernels)
 
 
 def random_prompts(seed: int, lengths: list[int]) -> list[list[int]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from engine.compute.kernels.packed import HeadShape, Kernels
 from engine.compute.kv_cache import Gather, KVCache, LayerShape
 
 _IGNORED = {
@@ -45,6 +46,24 @@ class Context:
     def end(self) -> int:
         """Count the row's tokens after this step."""
         return self.start + self.num_tokens
+
+
+class Extras(NamedTuple):
+    """What a family adds to plain attention."""
+
+    scale: float
+    window: int | None
+    softcap: float | None
+    sinks: Tensor | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether the library's fused attention computes it."""
+        return self.softcap is None and self.sinks is None
+
+    def is_causal_enough(self, length: int) -> bool:
+        """Tell whether a whole prompt of this length needs no mask of its own."""
+        return self.is_plain and (self.window is None or self.window >= length)
 
 
 @dataclass(slots=True)
@@ -79,27 +98,42 @@ class Plan:
 
     slots: Tensor
     """Where each token's key and value go, `[tokens]`."""
-    groups: list[_Group]
+    tables: Tensor
+    """Block tables of the decodes, `[rows, blocks]`."""
+    lengths: Tensor
+    """How many tokens each decode attends to, `[rows]`."""
     chunks: list[_Chunk]
+    groups: list[_Group] | None = None
+    """The decodes again, for where no kernel attends them."""
 
 
 class PagedAttention:
     """The attention function of one model; `plan` is set before each step."""
 
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self._dtype = dtype
+    def __init__(self, device: torch.device, kernels: Kernels | None = None) -> None:
         self._device = device
+        self._kernels = kernels
         self._cache: KVCache | None = None
         self._plan: Plan | None = None
         self.shapes: dict[int, LayerShape] = {}
         """Seen while no cache is attached: what each layer wants to keep."""
+        self.extras: dict[int, Extras] = {}
+        """Seen likewise: how each layer attends."""
         self.num_calls = 0
         self.unknown_arguments: set[str] = set()
-        self.windows: set[int] = set()
 
     def attach(self, cache: KVCache) -> None:
         """Read and write this cache from now on."""
         self._cache = cache
+
+    def detach(self) -> None:
+        """Note again what the layers ask for."""
+        self._cache = None
+
+    @property
+    def has_window(self) -> bool:
+        """Tell whether a layer has asked for a sliding window."""
+        return any(extras.window is not None for extras in self.extras.values())
 
     def plan(
         self, tables: NDArray[np.int64], positions: NDArray[np.int64], chunks: Sequence[Context]
@@ -119,8 +153,12 @@ class PagedAttention:
             slots.append(_slots(context, size))
             parts.append(_Chunk(first, context, self._tensor(context.blocks)[None]))
             first += context.num_tokens
-        groups = self._groups(tables, positions, size)
-        self._plan = Plan(self._tensor(np.concatenate(slots)), groups, parts)
+        self._plan = Plan(
+            self._tensor(np.concatenate(slots)),
+            self._tensor(np.ascontiguousarray(tables)),
+            self._tensor(positions + 1),
+            parts,
+        )
 
     def attend(
         self,
@@ -140,16 +178,29 @@ class PagedAttention:
         `s_aux` are attention sinks, one logit a head.
         """
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        extras = _Extras(scale, sliding_window, softcap, s_aux)
+        extras = Extras(scale, sliding_window, softcap, s_aux)
         if self._cache is None:
             return self._observe(module, query, key, value, extras, others), None
         assert self._plan is not None
-        layer = module.layer_idx
-        self._cache.write(layer, self._plan.slots, key[0], value[0])
-        parts = [self._decode(layer, group, query[0], extras) for group in self._plan.groups]
-        for chunk in self._plan.chunks:
-            parts.append(self._prefill(layer, chunk, (query[0], key[0], value[0]), extras))
-        return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
+        self._cache.write(module.layer_idx, self._plan.slots, key[0], value[0])
+        fresh = (query[0], key[0], value[0])
+        return self._attend_cached(module.layer_idx, fresh, extras)[None], None
+
+    def turn_and_attend(
+        self, layer: int, qkv: Tensor, heads: HeadShape, turns: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Attend as a decoder asks: a joined projection in, `[tokens, heads * dim]` out.
+
+        `qkv [tokens, heads.width]` is turned in place by `turns`, cosines and sines.
+        """
+        cache, plan, kernels = self._cache, self._plan, self._kernels
+        assert cache is not None, "This is a bug. No cache is attached."
+        assert plan is not None, "This is a bug. The step is not planned."
+        assert kernels is not None, "This is a bug. A decoder brings its kernels."
+        kernels.rope_write(qkv, heads, *turns, plan.slots, cache.k[layer], cache.v[layer])
+        parts = qkv.unflatten(1, (-1, heads.dim)).transpose(0, 1)
+        query, key, value = parts.split([heads.num_heads, heads.num_kv_heads, heads.num_kv_heads])
+        return self._attend_cached(layer, (query, key, value), self.extras[layer]).flatten(1)
 
     # -- load
 
@@ -159,17 +210,16 @@ class PagedAttention:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        extras: "_Extras",
+        extras: Extras,
         others: dict[str, Any],
     ) -> Tensor:
         """Note what this layer asks for; answer as for one sequence alone."""
         self.num_calls += 1
         self.shapes[module.layer_idx] = LayerShape(key.shape[1], key.shape[-1], value.shape[-1])
+        self.extras[module.layer_idx] = extras
         self.unknown_arguments |= {
             name for name, given in others.items() if given is not None and name not in _IGNORED
         }
-        if extras.window is not None:
-            self.windows.add(extras.window)
         num_tokens = query.shape[2]
         positions = torch.arange(num_tokens, device=query.device)
         mask = _mask(positions, num_tokens, extras.window, query.dtype)
@@ -179,7 +229,39 @@ class PagedAttention:
 
     # -- a step
 
-    def _groups(
+    def _attend_cached(
+        self, layer: int, fresh: tuple[Tensor, Tensor, Tensor], extras: Extras
+    ) -> Tensor:
+        """Attend to what the cache holds by now; `[heads, tokens, dim]` in, tokens first out."""
+        cache, plan, kernels = self._cache, self._plan, self._kernels
+        assert cache is not None, "This is a bug. No cache is attached."
+        assert plan is not None, "This is a bug. The step is not planned."
+        query, _, value = fresh
+        out = query.new_empty(query.shape[1], query.shape[0], value.shape[-1])
+        k, v = cache.k[layer], cache.v[layer]
+        num_decodes = len(plan.lengths)
+        if num_decodes and kernels and extras.is_plain and kernels.can_attend(len(query), k, v):
+            queries, attended = query[:, :num_decodes].transpose(0, 1), out[:num_decodes]
+            kernels.attend(
+                queries, k, v, plan.tables, plan.lengths, extras.window, extras.scale, attended
+            )
+        elif num_decodes:
+            for group in self._groups(plan):
+                end = group.first + group.num_rows
+                out[group.first : end] = self._decode(layer, group, query, extras)
+        for chunk in plan.chunks:
+            end = chunk.first + chunk.context.num_tokens
+            out[chunk.first : end] = self._prefill(layer, chunk, fresh, extras)
+        return out
+
+    def _groups(self, plan: Plan) -> list[_Group]:
+        if plan.groups is None:
+            assert self._cache is not None
+            tables, positions = plan.tables.cpu().numpy(), plan.lengths.cpu().numpy() - 1
+            plan.groups = self._split(tables, positions, self._cache.block_size)
+        return plan.groups
+
+    def _split(
         self, tables: NDArray[np.int64], positions: NDArray[np.int64], size: int
     ) -> list[_Group]:
         """Split decodes, longest first, so that at most half of a group is padding.
@@ -203,7 +285,7 @@ class PagedAttention:
             first = last
         return groups
 
-    def _decode(self, layer: int, group: _Group, query: Tensor, extras: "_Extras") -> Tensor:
+    def _decode(self, layer: int, group: _Group, query: Tensor, extras: Extras) -> Tensor:
         """Attend a group of single queries; the heads of one KV head share its keys as rows."""
         gather = self._gather(layer, group)
         mask = group.masks.get(extras.window)
@@ -223,7 +305,7 @@ class PagedAttention:
         layer: int,
         chunk: _Chunk,
         fresh: tuple[Tensor, Tensor, Tensor],
-        extras: "_Extras",
+        extras: Extras,
     ) -> Tensor:
         """Attend one chunk to its row's cached tokens and itself."""
         query, key, value = fresh
@@ -260,30 +342,12 @@ class PagedAttention:
         return torch.from_numpy(array).to(self._device)
 
 
-class _Extras(NamedTuple):
-    """What a family adds to plain attention."""
-
-    scale: float
-    window: int | None
-    softcap: float | None
-    sinks: Tensor | None
-
-    @property
-    def is_plain(self) -> bool:
-        """Tell whether the library's fused attention computes it."""
-        return self.softcap is None and self.sinks is None
-
-    def is_causal_enough(self, length: int) -> bool:
-        """Tell whether a whole prompt of this length needs no mask of its own."""
-        return self.is_plain and (self.window is None or self.window >= length)
-
-
 def _attend(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
     mask: Tensor | None,
-    extras: _Extras,
+    extras: Extras,
     head_axis: int,
 ) -> Tensor:
     """Attend `query [kv_heads, a, b, dim]` to `keys [kv_heads, 1 or a, length, dim]`.

@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
 from engine.compute.attention import Context, PagedAttention
+from engine.compute.decoder import Decoder, Trace, matches, take_over
+from engine.compute.kernels.packed import Kernels
 from engine.compute.kv_cache import KVCache, LayerShape
 from engine.compute.linears import can_pack, rewrite_linears
 from engine.config import EngineConfig
@@ -35,7 +37,7 @@ _CHECK_CHUNKS = ((0, 6), (6, 10), (10, 11))
 class Model:
     """Weights, ready for ragged steps: `forward` is all that the runner calls."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, kernels: Kernels | None = None) -> None:
         self.device = _device(config.device)
         hub = {
             "revision": config.revision,
@@ -44,7 +46,10 @@ class Model:
         }
         self._config: Any = _from_pretrained(AutoConfig, config.model, **hub)
         self.dtype = _dtype(config.dtype, self._config, self.device)
-        self.attention = PagedAttention(self.dtype, self.device)
+        is_fitting = kernels is not None and kernels.dtype is self.dtype
+        self._kernels = kernels if is_fitting and self.device.type == "cpu" else None
+        self._decoder: Decoder | None = None
+        self.attention = PagedAttention(self.device, self._kernels)
         name = f"millrace_{id(self.attention)}"
         AttentionInterface.register(name, self.attention.attend)
         AttentionMaskInterface.register(name, lambda *args, **kwargs: None)
@@ -77,8 +82,11 @@ class Model:
     def forward(self, token_ids: Tensor, positions: Tensor, logits_at: Tensor) -> Tensor:
         """Run one ragged step planned in `attention`; return logits `[len(logits_at), vocab]`.
 
-        `token_ids` and `positions` are `[tokens]`; `logits_at` are indices into them.
+        They are good until the next step. `token_ids` and `positions` are `[tokens]`; `logits_at`
+        are indices into them.
         """
+        if self._decoder is not None:
+            return self._decoder.forward(token_ids, positions, logits_at)
         options: dict[str, Any] = {"use_cache": False}
         if self._takes_positions:
             options["position_ids"] = positions[None]
@@ -90,6 +98,7 @@ class Model:
     def _prepare(self, text_config: Any, name: str) -> None:
         """Watch, rewrite, and compare with the library before the first request does."""
         prompts = self._random_prompts()
+        trace = self._trace(prompts[0])
         expected = [self._alone(prompt) for prompt in prompts]
         self._module.set_attn_implementation(name)
         try:
@@ -97,12 +106,35 @@ class Model:
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
             raise _refuse(self._module, f"its attention cannot be called so ({error})") from error
         self._check_calls(text_config)
-        is_packed = self.device.type == "cpu" and self.dtype is torch.bfloat16 and can_pack()
-        num_joined = rewrite_linears(
-            self._module, lambda: self._alone(prompts[0]), is_packed=is_packed
-        )
-        logger.info("joined %d projections, weights packed: %s", num_joined, is_packed)
+        if trace is not None:
+            self._decoder = self._take_over(trace)
+        if self._decoder is None:
+            self._rewrite_linears(prompts[0])
         self._check_ragged(prompts, expected)
+
+    def _trace(self, prompt: Tensor) -> Trace | None:
+        """Watch the library's modules at work, where a decoder could take their place."""
+        if self._kernels is None or not matches(self._module):
+            return None
+        trace = Trace(prompt)
+        with trace.watch(self._module):
+            trace.logits = self._alone(prompt)
+        return trace
+
+    def _take_over(self, trace: Trace) -> Decoder | None:
+        assert self._kernels is not None
+        num_tokens = len(trace.token_ids)
+        self.attention.attach(KVCache(self.shapes, 1, num_tokens, self.dtype, self.device))
+        nothing = np.empty((0, 1), dtype=np.int64)
+        chunk = Context(np.array([0]), 0, num_tokens)
+        self.attention.plan(nothing, nothing[:, 0], [chunk])
+        return take_over(self._module, self._kernels, self.attention, trace)
+
+    def _rewrite_linears(self, prompt: Tensor) -> None:
+        self.attention.detach()
+        is_packed = self.device.type == "cpu" and self.dtype is torch.bfloat16 and can_pack()
+        num_joined = rewrite_linears(self._module, lambda: self._alone(prompt), is_packed=is_packed)
+        logger.info("joined %d projections, weights packed: %s", num_joined, is_packed)
 
     def _check_calls(self, text_config: Any) -> None:
         attention, module = self.attention, self._module
@@ -121,7 +153,7 @@ class Model:
         layer_types = set(getattr(text_config, "layer_types", None) or ())
         if "chunked_attention" in layer_types:
             raise _refuse(module, "it has chunked attention, which only masks express")
-        if "sliding_attention" in layer_types and not attention.windows:
+        if "sliding_attention" in layer_types and not attention.has_window:
             raise _refuse(module, "its sliding window is not told to the attention function")
 
     def _check_ragged(self, prompts: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
@@ -157,7 +189,7 @@ class Model:
         ids = torch.cat([ids for _, ids in parts])
         positions = torch.cat([torch.arange(start, start + len(ids)) for _, ids in parts])
         at = torch.arange(len(ids), device=self.device)
-        logits = self.forward(ids, positions.to(self.device), at)
+        logits = self.forward(ids, positions.to(self.device), at).clone()
         sizes = [len(part) for _, part in parts]
         return [(i, out) for (i, _), out in zip(parts, logits.split(sizes), strict=True)]
 

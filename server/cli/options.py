@@ -208,6 +208,13 @@ OPTIONS = (
             default="the usable cores",
         ),
         Option(
+            "--kernels",
+            bool,
+            "engine.has_kernels",
+            "Use the C++ kernels where they were built and the CPU has what they need.",
+            off="--no-kernels",
+        ),
+        Option(
             "--validation-workers",
             int,
             "engine.num_tokenizer_workers",

@@ -1,6 +1,10 @@
-"""Greedy ids equal transformers' own `generate` in float32, however a family's rows are batched."""
+"""Greedy ids equal transformers' own `generate` in float32, however a family's rows are batched.
+
+Where a decoder of ours takes a family over, that holds of both: modules and decoder.
+"""
 
 import pytest
+import torch
 from tiny_models import (
     FAMILIES,
     load_tiny,
@@ -10,20 +14,28 @@ from tiny_models import (
     save_tiny_model,
 )
 
+from engine.compute.kernels.reference import Reference
+
+DECODED = ("llama", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2", "qwen3")
+CASES = [*((family, False) for family in sorted(FAMILIES)), *((family, True) for family in DECODED)]
 LENGTHS = [5, 1, 19, 40, 12, 27]
 NUM_NEW = 24
 
 
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0] + " decoded" * case[1])
 def family(request, tmp_path_factory):
     """A model, prompts, and transformers' answers; of a seed whose answers tell tokens apart."""
+    name, is_decoded = request.param
+    kernels = Reference(torch.float32) if is_decoded else None
     prompts = random_prompts(1, LENGTHS)
     for seed in range(20):
-        path = save_tiny_model(request.param, tmp_path_factory.mktemp("models"), seed)
+        path = save_tiny_model(name, tmp_path_factory.mktemp("models"), seed)
         expected = reference_ids(path, prompts, NUM_NEW)
         if is_telling(expected):
-            return load_tiny(path), prompts, expected
-    raise AssertionError(f"no seed makes {request.param} say eight different tokens")
+            model = load_tiny(path, kernels=kernels)
+            assert (model._decoder is not None) == is_decoded
+            return model, prompts, expected
+    raise AssertionError(f"no seed makes {name} say eight different tokens")
 
 
 def is_telling(answers):

@@ -1,0 +1,291 @@
+"""Decoder: dense Llama-like models as one loop over a table of tensors, with kernels of our own.
+
+A second way to run what Model has loaded: found by its parts' names, checked against the library's
+modules on a few tokens before those give up their weights. Everything else stays with the modules.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, silu
+
+from engine.compute.attention import PagedAttention
+from engine.compute.kernels.packed import (
+    LANES,
+    Epilogue,
+    HeadShape,
+    Kernels,
+    Packed,
+    interleaved,
+)
+
+logger = logging.getLogger(__name__)
+
+_BODY = {"embed_tokens", "layers", "norm", "rotary_emb"}
+_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_HEAD_NORMS = {"q_norm", "k_norm"}
+_TOLERANCE = 0.03
+"""Of what a layer adds, by which a kernel's roundings may make it differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    weight: Tensor
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One layer's tensors, in the order in which they are used."""
+
+    norm: _Norm
+    heads: HeadShape
+    qkv: Packed
+    out: Packed
+    mlp_norm: _Norm
+    gate_up: Packed
+    down: Packed
+
+
+class Decoder:
+    """What Model.forward runs where the library's modules are not needed any more."""
+
+    def __init__(self, module: Any, kernels: Kernels, attention: PagedAttention) -> None:
+        body = module.model
+        self._kernels = kernels
+        self._attention = attention
+        self._embedding = body.embed_tokens.weight.detach()
+        self._rotary = body.rotary_emb
+        self._norm = _norm(body.norm)
+        self._head = _pack(kernels, module.lm_head)
+        self._layers: list[_Layer] = []
+        self._logits = torch.empty(0, self._head.n)
+
+    def forward(self, token_ids: Tensor, positions: Tensor, logits_at: Tensor) -> Tensor:
+        """Run one ragged step planned in the attention; return logits `[len(logits_at), vocab]`.
+
+        They are float32, and good until the next step.
+        """
+        x = self._embedding[token_ids]
+        turns = self._turns(positions)
+        for place, layer in enumerate(self._layers):
+            self._add_layer(x, place, layer, turns)
+        return self._logits_of(x if len(logits_at) == len(x) else x[logits_at])
+
+    def take(self, layers: nn.ModuleList) -> None:
+        """Pack the weights of layer after layer; a layer is gone before the next is packed."""
+        for place, layer in enumerate(layers):
+            self._layers.append(self._pack_layer(layer, place))
+            layers[place] = nn.Identity()
+
+    def differs(self, layers: nn.ModuleList, trace: "Trace") -> str | None:
+        """Say which part gives something else than it gave for the library, None if none does."""
+        if not torch.equal(self._embedding[trace.token_ids], trace.entered[0]):
+            return "its embedding"
+        turns = self._turns(torch.arange(len(trace.token_ids)))
+        for place, layer in enumerate(layers):
+            x = trace.entered[place].clone()
+            self._add_layer(x, place, self._pack_layer(layer, place), turns)
+            if not _is_near(x, trace.entered[place + 1], trace.entered[place]):
+                return f"layer {place}"
+        logits = self._logits_of(trace.entered[-1])
+        return None if _is_near(logits, trace.logits, 0) else "its head"
+
+    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Give cosines and sines `[tokens, dim]` by the library's own rule."""
+        cosine, sine = self._rotary(torch.empty(0), positions[None])
+        return cosine[0], sine[0]
+
+    def _add_layer(
+        self, x: Tensor, place: int, layer: _Layer, turns: tuple[Tensor, Tensor]
+    ) -> None:
+        """Add what a layer makes of `x [tokens, hidden]` to it."""
+        kernels, num_tokens = self._kernels, len(x)
+        y = torch.empty_like(x)
+        qkv = x.new_empty(num_tokens, layer.qkv.n)
+        h = x.new_empty(num_tokens, layer.down.k)
+        kernels.rms_norm(x, layer.norm.weight, layer.norm.epsilon, y)
+        kernels.linear(y, layer.qkv, qkv)
+        attended = self._attention.turn_and_attend(place, qkv, layer.heads, turns)
+        kernels.linear(attended, layer.out, x, Epilogue.ADD)
+        kernels.rms_norm(x, layer.mlp_norm.weight, layer.mlp_norm.epsilon, y)
+        kernels.linear(y, layer.gate_up, h, Epilogue.SILU_MUL)
+        kernels.linear(h, layer.down, x, Epilogue.ADD)
+
+    def _logits_of(self, x: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        self._kernels.rms_norm(x, self._norm.weight, self._norm.epsilon, y)
+        if len(self._logits) < len(x):  # fresh memory of this size costs more than the product
+            self._logits = torch.empty(len(x), self._head.n)
+        logits = self._logits[: len(x)]
+        self._kernels.linear(y, self._head, logits, Epilogue.FLOAT)
+        return logits
+
+    def _pack_layer(self, layer: Any, place: int) -> _Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        shape = self._attention.shapes[place]
+        q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+        heads = HeadShape(
+            attention.q_proj.out_features // shape.k_dim,
+            shape.num_kv_heads,
+            shape.k_dim,
+            None if q_norm is None else _norm(q_norm).weight,
+            None if k_norm is None else _norm(k_norm).weight,
+            0.0 if q_norm is None else _norm(q_norm).epsilon,
+        )
+        return _Layer(
+            norm=_norm(layer.input_layernorm),
+            heads=heads,
+            qkv=_pack(self._kernels, attention.q_proj, attention.k_proj, attention.v_proj),
+            out=_pack(self._kernels, attention.o_proj),
+            mlp_norm=_norm(layer.post_attention_layernorm),
+            gate_up=_pack_gate(self._kernels, mlp.gate_proj, mlp.up_proj),
+            down=_pack_down(self._kernels, mlp.down_proj),
+        )
+
+
+class Trace:
+    """What the library's modules made of a few tokens, before anything was changed."""
+
+    def __init__(self, token_ids: Tensor) -> None:
+        self.token_ids = token_ids
+        self.entered: list[Tensor] = []
+        """`[tokens, hidden]`: what went into each layer and, last, into the final norm."""
+        self.logits = torch.empty(0)
+
+    @contextmanager
+    def watch(self, module: Any) -> Iterator[None]:
+        """Note what goes into the parts of a module that `matches` while it runs."""
+        parts = [*module.model.layers, module.model.norm]
+        handles = [part.register_forward_pre_hook(self._note, with_kwargs=True) for part in parts]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note(self, part: Any, inputs: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+        hidden = inputs[0] if inputs else named["hidden_states"]
+        self.entered.append(hidden[0].clone())
+
+
+def matches(module: Any) -> bool:
+    """Tell whether a module has the parts of a Llama by their names, and none besides."""
+    if _names(module) != {"model", "lm_head"} or _names(module.model) != _BODY:
+        return False
+    is_head = type(module.lm_head) is nn.Linear and module.lm_head.in_features % 2 == 0
+    return is_head and all(_is_layer(layer) for layer in module.model.layers)
+
+
+def take_over(
+    module: Any, kernels: Kernels, attention: PagedAttention, trace: Trace
+) -> Decoder | None:
+    """Give the decoder for a module that `matches`, which loses its layers; None if it differs.
+
+    The attention is planned for the trace's tokens as one chunk.
+    """
+    decoder = Decoder(module, kernels, attention)
+    part = _unlike(module, attention) or decoder.differs(module.model.layers, trace)
+    if part is not None:
+        logger.info("the library's modules run: %s is not as in a Llama", part)
+        return None
+    decoder.take(module.model.layers)
+    module.lm_head = nn.Identity()
+    return decoder
+
+
+def _names(module: Any) -> set[str]:
+    return {name for name, _ in module.named_children()}
+
+
+def _is_layer(layer: Any) -> bool:
+    if _names(layer) != _LAYER or _names(layer.mlp) != _MLP:
+        return False
+    if _names(layer.self_attn) - _HEAD_NORMS != _ATTENTION:
+        return False
+    linears = [getattr(layer.self_attn, name) for name in _ATTENTION]
+    linears += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
+    if any(type(linear) is not nn.Linear or linear.in_features % 2 for linear in linears):
+        return False
+    x = torch.linspace(-4, 4, 33)
+    return torch.allclose(layer.mlp.act_fn(x), silu(x))
+
+
+def _unlike(module: Any, attention: PagedAttention) -> str | None:
+    """Name the first part whose sizes a decoder does not know, None if all are known."""
+    norms = [module.model.norm]
+    for place, layer in enumerate(module.model.layers):
+        shape, own = attention.shapes[place], layer.self_attn
+        norms += [layer.input_layernorm, layer.post_attention_layernorm]
+        num_values = shape.num_kv_heads * shape.k_dim
+        sizes = (own.k_proj.out_features, own.v_proj.out_features)
+        if shape.k_dim != shape.v_dim or shape.k_dim % 2 or sizes != (num_values, num_values):
+            return f"layer {place}'s attention"
+        if (
+            own.q_proj.out_features % num_values
+            or own.q_proj.out_features != own.o_proj.in_features
+        ):
+            return f"layer {place}'s attention"
+        for norm in (getattr(own, name, None) for name in _HEAD_NORMS):
+            if norm is not None and getattr(norm, "weight", torch.empty(0)).shape != (shape.k_dim,):
+                return f"layer {place}'s norm of heads"
+    has_all = all(hasattr(norm, "weight") and _epsilon(norm) is not None for norm in norms)
+    return None if has_all else "a norm"
+
+
+def _is_near(x: Tensor, expected: Tensor, before: Tensor | float) -> bool:
+    """Compare what was added to `before`; float32 has to be a thousand times nearer."""
+    added = expected.float() - before
+    error = (x.float() - expected.float()).norm() / added.norm()
+    return bool(error < (_TOLERANCE / 1000 if expected.dtype is torch.float32 else _TOLERANCE))
+
+
+def _norm(module: Any) -> _Norm:
+    return _Norm(module.weight.detach(), _epsilon(module) or 0.0)
+
+
+def _epsilon(norm: Any) -> float | None:
+    epsilon: float | None = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    return epsilon
+
+
+def _pack(kernels: Kernels, *linears: nn.Linear) -> Packed:
+    """Pack linears of one input as one."""
+    weights = [linear.weight.detach() for linear in linears]
+    return kernels.pack(weights[0] if len(weights) == 1 else torch.cat(weights), _bias(linears))
+
+
+def _pack_gate(kernels: Kernels, gate: nn.Linear, other: nn.Linear) -> Packed:
+    missing = -gate.out_features % LANES
+    weights = [pad(linear.weight.detach(), (0, 0, 0, missing)) for linear in (gate, other)]
+    bias = _bias([gate, other])
+    if bias is not None:
+        bias = interleaved(*(pad(half, (0, missing)) for half in bias.chunk(2)))
+    return kernels.pack(interleaved(*weights), bias)
+
+
+def _pack_down(kernels: Kernels, down: nn.Linear) -> Packed:
+    """Pack with the columns that the padding of the gate adds."""
+    weight = pad(down.weight.detach(), (0, -down.in_features % LANES))
+    return kernels.pack(weight, None if down.bias is None else down.bias.detach())
+
+
+def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
+    """Join biases; zeros stand for one that is missing beside others."""
+    if all(linear.bias is None for linear in linears):
+        return None
+    return torch.cat(
+        [
+            linear.weight.new_zeros(linear.out_features)
+            if linear.bias is None
+            else linear.bias.detach()
+            for linear in linears
+        ]
+    )

@@ -1,0 +1,1 @@
+"""kernels: the small operations of a decoder on a CPU, in C++ and in plain torch beside it."""

@@ -1,0 +1,10 @@
+// y = x / rms(x) * w for each row.
+
+#include "norm.h"
+
+// x, y [m, n], may be the same; w [n].
+FACE void millrace_rms_norm(const bf16* x, int64_t m, int64_t n, const bf16* w, float epsilon,
+                            bf16* y) {
+#pragma omp parallel for schedule(static) if (m >= 16)
+  for (int64_t row = 0; row < m; ++row) normalise(x + row * n, n, w, epsilon, y + row * n);
+}

@@ -1,0 +1,19 @@
+// What this build needs of a processor; compiled for any, so that asking never faults.
+
+#include <stdint.h>
+
+#define FACE extern "C" __attribute__((visibility("default")))
+
+// Changes with every change of a face: a library left over from another version is not called.
+FACE int64_t millrace_version() { return 1; }
+
+// The first instruction set that is missing here, or null.
+FACE const char* millrace_missing() {
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx512f")) return "AVX-512";
+  if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
+      !__builtin_cpu_supports("avx512dq"))
+    return "AVX-512 BW, VL and DQ";
+  if (!__builtin_cpu_supports("avx512bf16")) return "AVX-512 BF16";
+  return nullptr;
+}

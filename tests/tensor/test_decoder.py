@@ -1,0 +1,102 @@
+"""The decoder of our own: which models it takes over, and that a row is the same in any batch."""
+
+import logging
+
+import pytest
+import torch
+from tiny_models import FAMILIES, load_tiny, make_bench, random_prompts, save_model, save_tiny_model
+from torch import nn
+
+from engine.compute.kernels.native import KernelsMissing, load_native
+from engine.compute.kernels.reference import Reference
+
+TAKEN = {"llama", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2", "qwen3"}
+"""Of the families of tiny models."""
+WIDE = {
+    **FAMILIES["qwen2"][1],
+    "hidden_size": 128,
+    "intermediate_size": 200,
+    "num_hidden_layers": 3,
+    "dtype": "bfloat16",
+    "initializer_range": 0.2,
+}
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_it_takes_over_what_is_like_llama_and_nothing_else(family, tmp_path):
+    model = load_tiny(save_tiny_model(family, tmp_path), kernels=Reference(torch.float32))
+    assert (model._decoder is not None) == (family in TAKEN)
+
+
+def test_a_part_that_differs_is_named_and_the_modules_run(tmp_path, caplog):
+    path = save_tiny_model("granite", tmp_path)
+    with caplog.at_level(logging.INFO, "engine.compute.decoder"):
+        model = load_tiny(path, kernels=Reference(torch.float32))
+    assert model._decoder is None
+    assert "the library's modules run: its head is not as in a Llama" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["rms_norm", "rope_write"])
+def test_a_kernel_that_computes_something_else_is_found_at_load(name, tmp_path, monkeypatch):
+    kernels = Reference(torch.float32)
+    monkeypatch.setattr(kernels, name, lambda *args: None)
+    assert load_tiny(save_tiny_model("llama", tmp_path), kernels=kernels)._decoder is None
+
+
+def test_it_takes_the_weights_from_the_modules(tmp_path):
+    model = load_tiny(save_tiny_model("qwen2", tmp_path), kernels=Reference(torch.float32))
+    assert not any(isinstance(module, nn.Linear) for module in model._module.modules())
+
+
+def test_kernels_of_another_type_are_not_used(tmp_path):
+    path = save_tiny_model("qwen2", tmp_path)
+    assert load_tiny(path, kernels=Reference(torch.bfloat16))._decoder is None
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_biases_wherever_a_llama_may_have_them_are_added(bias, tmp_path):
+    settings = {**FAMILIES["llama"][1], "attention_bias": bias, "mlp_bias": bias}
+    path = save_model("llama", settings, tmp_path / "biased")
+    assert load_tiny(path, kernels=Reference(torch.float32))._decoder is not None
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A bfloat16 model whose heads and blocks the C++ kernels know."""
+    try:
+        kernels = load_native()
+    except KernelsMissing as missing:
+        if "this processor has no" in str(missing):
+            pytest.skip(str(missing))
+        raise
+    path = save_model("qwen2", WIDE, tmp_path_factory.mktemp("models") / "wide")
+    model = load_tiny(path, dtype="bfloat16", kernels=kernels)
+    assert model._decoder is not None
+    return model
+
+
+def test_in_bfloat16_a_batch_gives_each_row_what_it_gets_alone(wide):
+    prompts = random_prompts(3, [5, 1, 19, 40, 12, 27, 64, 9, 33, 2])
+    limits = {"block_size": 16, "num_blocks": 128}
+    alone = [make_bench(wide, **limits).generate([prompt])[0] for prompt in prompts]
+    assert all(len(set(answer)) >= 8 for answer in alone)
+    assert make_bench(wide, **limits).generate(prompts) == alone
+    small = make_bench(
+        wide, block_size=16, num_blocks=18, max_total_tokens=128, max_input_tokens=96
+    )
+    assert small.generate(prompts) == alone
+    assert small.scheduler.num_preempted
+
+
+def test_without_a_kernel_for_its_heads_attention_is_plain_torch(wide, tmp_path, monkeypatch):
+    prompts = random_prompts(4, [5, 19, 40])
+    limits = {"block_size": 16, "num_blocks": 64}
+    expected = make_bench(wide, **limits).generate(prompts)
+    calls = []
+    monkeypatch.setattr(wide._kernels, "can_attend", lambda *args: calls.append(args))
+    plain = make_bench(wide, **limits).generate(prompts)
+    assert calls
+    agree = [
+        a == b for p, e in zip(plain, expected, strict=True) for a, b in zip(p, e, strict=True)
+    ]
+    assert sum(agree) >= 0.5 * len(agree)  # roundings differ, and after one other token all do
