@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from engine.batch import Batch, Join, RowWork
 from engine.compute.kernels.native import KernelsMissing, load_native
-from engine.compute.kernels.packed import Kernels
+from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache, free_memory_bytes
 from engine.compute.model import Model, explain
 from engine.compute.runner import ModelRunner, ask_for_huge_pages, keep_freed_memory

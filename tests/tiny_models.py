@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from engine.batch import Batch, StepOutput
-from engine.compute.kernels.packed import Kernels
+from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache
 from engine.compute.model import Model
 from engine.compute.runner import ModelRunner

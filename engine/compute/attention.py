@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine.compute.kernels.packed import HeadShape, Kernels
+from engine.compute.kernels.table import Kernels, Paged
 from engine.compute.kv_cache import Gather, KVCache, LayerShape
 
 _IGNORED = {
@@ -49,8 +49,9 @@ class Context:
 
 
 class Extras(NamedTuple):
-    """What a family adds to plain attention."""
+    """How a layer attends, and what its family adds to plain attention."""
 
+    num_heads: int
     scale: float
     window: int | None
     softcap: float | None
@@ -98,13 +99,10 @@ class Plan:
 
     slots: Tensor
     """Where each token's key and value go, `[tokens]`."""
-    tables: Tensor
-    """Block tables of the decodes, `[rows, blocks]`."""
-    lengths: Tensor
-    """How many tokens each decode attends to, `[rows]`."""
+    paged: Paged | None
+    """What each token sees, for a kernel; else it is told by the next two."""
+    groups: list[_Group]
     chunks: list[_Chunk]
-    groups: list[_Group] | None = None
-    """The decodes again, for where no kernel attends them."""
 
 
 class PagedAttention:
@@ -115,6 +113,8 @@ class PagedAttention:
         self._kernels = kernels
         self._cache: KVCache | None = None
         self._plan: Plan | None = None
+        self.has_kernel = False
+        """Whether the kernels attend every layer of the attached cache."""
         self.shapes: dict[int, LayerShape] = {}
         """Seen while no cache is attached: what each layer wants to keep."""
         self.extras: dict[int, Extras] = {}
@@ -125,6 +125,11 @@ class PagedAttention:
     def attach(self, cache: KVCache) -> None:
         """Read and write this cache from now on."""
         self._cache = cache
+        self.has_kernel = self._kernels is not None and all(
+            extras.is_plain
+            and self._kernels.can_attend(extras.num_heads, cache.k[layer], cache.v[layer])
+            for layer, extras in self.extras.items()
+        )
 
     def detach(self) -> None:
         """Note again what the layers ask for."""
@@ -147,18 +152,32 @@ class PagedAttention:
         size = self._cache.block_size
         rows = np.arange(len(positions))
         slots = [tables[rows, positions // size] * size + positions % size]
+        slots += [_slots(context, size) for context in chunks]
+        all_slots = self._tensor(np.concatenate(slots))
+        if self.has_kernel:
+            paged = self._paged(all_slots, tables, positions, chunks)
+            self._plan = Plan(all_slots, paged, [], [])
+            return
         parts = []
         first = len(positions)
         for context in chunks:
-            slots.append(_slots(context, size))
             parts.append(_Chunk(first, context, self._tensor(context.blocks)[None]))
             first += context.num_tokens
-        self._plan = Plan(
-            self._tensor(np.concatenate(slots)),
-            self._tensor(np.ascontiguousarray(tables)),
-            self._tensor(positions + 1),
-            parts,
-        )
+        groups = self._groups(tables, positions, size)
+        self._plan = Plan(all_slots, None, groups, parts)
+
+    @property
+    def cache(self) -> KVCache:
+        """The attached cache."""
+        assert self._cache is not None, "This is a bug. No cache is attached."
+        return self._cache
+
+    @property
+    def paged(self) -> Paged:
+        """What each token of the planned step sees; only where `has_kernel`."""
+        assert self._plan is not None, "This is a bug. The step is not planned."
+        assert self._plan.paged is not None, "This is a bug. No kernel attends."
+        return self._plan.paged
 
     def attend(
         self,
@@ -178,29 +197,13 @@ class PagedAttention:
         `s_aux` are attention sinks, one logit a head.
         """
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        extras = Extras(scale, sliding_window, softcap, s_aux)
+        extras = Extras(query.shape[1], scale, sliding_window, softcap, s_aux)
         if self._cache is None:
             return self._observe(module, query, key, value, extras, others), None
         assert self._plan is not None
         self._cache.write(module.layer_idx, self._plan.slots, key[0], value[0])
         fresh = (query[0], key[0], value[0])
         return self._attend_cached(module.layer_idx, fresh, extras)[None], None
-
-    def turn_and_attend(
-        self, layer: int, qkv: Tensor, heads: HeadShape, turns: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """Attend as a decoder asks: a joined projection in, `[tokens, heads * dim]` out.
-
-        `qkv [tokens, heads.width]` is turned in place by `turns`, cosines and sines.
-        """
-        cache, plan, kernels = self._cache, self._plan, self._kernels
-        assert cache is not None, "This is a bug. No cache is attached."
-        assert plan is not None, "This is a bug. The step is not planned."
-        assert kernels is not None, "This is a bug. A decoder brings its kernels."
-        kernels.rope_write(qkv, heads, *turns, plan.slots, cache.k[layer], cache.v[layer])
-        parts = qkv.unflatten(1, (-1, heads.dim)).transpose(0, 1)
-        query, key, value = parts.split([heads.num_heads, heads.num_kv_heads, heads.num_kv_heads])
-        return self._attend_cached(layer, (query, key, value), self.extras[layer]).flatten(1)
 
     # -- load
 
@@ -233,35 +236,44 @@ class PagedAttention:
         self, layer: int, fresh: tuple[Tensor, Tensor, Tensor], extras: Extras
     ) -> Tensor:
         """Attend to what the cache holds by now; `[heads, tokens, dim]` in, tokens first out."""
-        cache, plan, kernels = self._cache, self._plan, self._kernels
-        assert cache is not None, "This is a bug. No cache is attached."
+        plan, kernels = self._plan, self._kernels
         assert plan is not None, "This is a bug. The step is not planned."
         query, _, value = fresh
         out = query.new_empty(query.shape[1], query.shape[0], value.shape[-1])
-        k, v = cache.k[layer], cache.v[layer]
-        num_decodes = len(plan.lengths)
-        if num_decodes and kernels and extras.is_plain and kernels.can_attend(len(query), k, v):
-            queries, attended = query[:, :num_decodes].transpose(0, 1), out[:num_decodes]
-            kernels.attend(
-                queries, k, v, plan.tables, plan.lengths, extras.window, extras.scale, attended
-            )
-        elif num_decodes:
-            for group in self._groups(plan):
-                end = group.first + group.num_rows
-                out[group.first : end] = self._decode(layer, group, query, extras)
+        if plan.paged is not None and kernels is not None:
+            k, v = self.cache.k[layer], self.cache.v[layer]
+            queries = query.transpose(0, 1)
+            kernels.attend(queries, k, v, plan.paged, extras.window, extras.scale, out)
+            return out
+        for group in plan.groups:
+            end = group.first + group.num_rows
+            out[group.first : end] = self._decode(layer, group, query, extras)
         for chunk in plan.chunks:
             end = chunk.first + chunk.context.num_tokens
             out[chunk.first : end] = self._prefill(layer, chunk, fresh, extras)
         return out
 
-    def _groups(self, plan: Plan) -> list[_Group]:
-        if plan.groups is None:
-            assert self._cache is not None
-            tables, positions = plan.tables.cpu().numpy(), plan.lengths.cpu().numpy() - 1
-            plan.groups = self._split(tables, positions, self._cache.block_size)
-        return plan.groups
+    def _paged(
+        self,
+        slots: Tensor,
+        tables: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        chunks: Sequence[Context],
+    ) -> Paged:
+        """Write down what each token sees, a row of the table for each decode and each chunk."""
+        width = max([tables.shape[1], *(len(context.blocks) for context in chunks)])
+        table = np.zeros((len(tables) + len(chunks), width), dtype=np.int64)
+        table[: len(tables), : tables.shape[1]] = tables
+        rows, at = [np.arange(len(tables))], [positions]
+        for row, context in enumerate(chunks, start=len(tables)):
+            table[row, : len(context.blocks)] = context.blocks
+            rows.append(np.full(context.num_tokens, row))
+            at.append(np.arange(context.start, context.end))
+        numbers = (self._tensor(np.concatenate(part)) for part in (at, rows))
+        position, row_of = numbers
+        return Paged(position, slots, row_of, self._tensor(table))
 
-    def _split(
+    def _groups(
         self, tables: NDArray[np.int64], positions: NDArray[np.int64], size: int
     ) -> list[_Group]:
         """Split decodes, longest first, so that at most half of a group is padding.

@@ -7,7 +7,6 @@ modules on a few tokens before those give up their weights. Everything else stay
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,14 +14,18 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from engine.compute.attention import PagedAttention
-from engine.compute.kernels.packed import (
+from engine.compute.kernels.table import (
     LANES,
+    DecoderLayers,
     Epilogue,
-    HeadShape,
+    Heads,
     Kernels,
+    Layer,
     Packed,
+    Turns,
     interleaved,
 )
+from engine.compute.kv_cache import KVCache
 
 logger = logging.getLogger(__name__)
 
@@ -30,53 +33,47 @@ _BODY = {"embed_tokens", "layers", "norm", "rotary_emb"}
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
-_HEAD_NORMS = {"q_norm", "k_norm"}
+_HEAD_NORMS = ("q_norm", "k_norm")
+_FIRST_TURNS = 4096
+"""Positions that are tabulated at load; more when they come."""
 _TOLERANCE = 0.03
 """Of what a layer adds, by which a kernel's roundings may make it differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Norm:
-    weight: Tensor
-    epsilon: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """One layer's tensors, in the order in which they are used."""
-
-    norm: _Norm
-    heads: HeadShape
-    qkv: Packed
-    out: Packed
-    mlp_norm: _Norm
-    gate_up: Packed
-    down: Packed
 
 
 class Decoder:
     """What Model.forward runs where the library's modules are not needed any more."""
 
-    def __init__(self, module: Any, kernels: Kernels, attention: PagedAttention) -> None:
+    def __init__(
+        self, module: Any, kernels: Kernels, attention: PagedAttention, max_position: int
+    ) -> None:
         body = module.model
+        shape, own = attention.shapes[0], body.layers[0].self_attn
+        num_heads = own.q_proj.out_features // shape.k_dim
+        self._heads = Heads(num_heads, shape.num_kv_heads, shape.k_dim)
+        self._epsilon = _epsilon(body.norm)
         self._kernels = kernels
         self._attention = attention
+        self._max_position = max_position
         self._embedding = body.embed_tokens.weight.detach()
         self._rotary = body.rotary_emb
-        self._norm = _norm(body.norm)
+        self._turns = self._turns_of(_FIRST_TURNS)
+        self._layers: list[Layer] = []
+        self._joined: tuple[KVCache, DecoderLayers] | None = None
+        self._norm = body.norm.weight.detach()
         self._head = _pack(kernels, module.lm_head)
-        self._layers: list[_Layer] = []
         self._logits = torch.empty(0, self._head.n)
 
-    def forward(self, token_ids: Tensor, positions: Tensor, logits_at: Tensor) -> Tensor:
+    def forward(self, token_ids: Tensor, logits_at: Tensor) -> Tensor:
         """Run one ragged step planned in the attention; return logits `[len(logits_at), vocab]`.
 
         They are float32, and good until the next step.
         """
+        paged = self._attention.paged
+        longest = int(paged.positions.max()) + 1
+        if longest > len(self._turns.cosine):
+            self._turns = self._turns_of(2 * longest)
         x = self._embedding[token_ids]
-        turns = self._turns(positions)
-        for place, layer in enumerate(self._layers):
-            self._add_layer(x, place, layer, turns)
+        self._joined_layers().add(x, paged, self._turns)
         return self._logits_of(x if len(logits_at) == len(x) else x[logits_at])
 
     def take(self, layers: nn.ModuleList) -> None:
@@ -86,66 +83,62 @@ class Decoder:
             layers[place] = nn.Identity()
 
     def differs(self, layers: nn.ModuleList, trace: "Trace") -> str | None:
-        """Say which part gives something else than it gave for the library, None if none does."""
+        """Say which part gives something else than it gave for the library, None if none does.
+
+        The attention is planned for the trace's tokens.
+        """
         if not torch.equal(self._embedding[trace.token_ids], trace.entered[0]):
             return "its embedding"
-        turns = self._turns(torch.arange(len(trace.token_ids)))
+        cache = self._attention.cache
         for place, layer in enumerate(layers):
             x = trace.entered[place].clone()
-            self._add_layer(x, place, self._pack_layer(layer, place), turns)
+            packed = [self._pack_layer(layer, place)]
+            k, v = [cache.k[place]], [cache.v[place]]
+            one = self._kernels.decoder(self._heads, self._epsilon, packed, k, v)
+            one.add(x, self._attention.paged, self._turns)
             if not _is_near(x, trace.entered[place + 1], trace.entered[place]):
                 return f"layer {place}"
         logits = self._logits_of(trace.entered[-1])
         return None if _is_near(logits, trace.logits, 0) else "its head"
 
-    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Give cosines and sines `[tokens, dim]` by the library's own rule."""
-        cosine, sine = self._rotary(torch.empty(0), positions[None])
-        return cosine[0], sine[0]
+    def _joined_layers(self) -> DecoderLayers:
+        """Join the layers to the attention's cache when that is another one."""
+        cache = self._attention.cache
+        if self._joined is None or self._joined[0] is not cache:
+            layers = self._kernels.decoder(
+                self._heads, self._epsilon, self._layers, cache.k, cache.v
+            )
+            self._joined = (cache, layers)
+        return self._joined[1]
 
-    def _add_layer(
-        self, x: Tensor, place: int, layer: _Layer, turns: tuple[Tensor, Tensor]
-    ) -> None:
-        """Add what a layer makes of `x [tokens, hidden]` to it."""
-        kernels, num_tokens = self._kernels, len(x)
-        y = torch.empty_like(x)
-        qkv = x.new_empty(num_tokens, layer.qkv.n)
-        h = x.new_empty(num_tokens, layer.down.k)
-        kernels.rms_norm(x, layer.norm.weight, layer.norm.epsilon, y)
-        kernels.linear(y, layer.qkv, qkv)
-        attended = self._attention.turn_and_attend(place, qkv, layer.heads, turns)
-        kernels.linear(attended, layer.out, x, Epilogue.ADD)
-        kernels.rms_norm(x, layer.mlp_norm.weight, layer.mlp_norm.epsilon, y)
-        kernels.linear(y, layer.gate_up, h, Epilogue.SILU_MUL)
-        kernels.linear(h, layer.down, x, Epilogue.ADD)
+    def _turns_of(self, num_positions: int) -> Turns:
+        """Tabulate the library's own rule, which beyond the last position may be another."""
+        positions = torch.arange(min(num_positions, self._max_position))
+        cosine, sine = self._rotary(torch.empty(0), positions[None])
+        return Turns(cosine[0].contiguous(), sine[0].contiguous())
 
     def _logits_of(self, x: Tensor) -> Tensor:
         y = torch.empty_like(x)
-        self._kernels.rms_norm(x, self._norm.weight, self._norm.epsilon, y)
+        self._kernels.rms_norm(x, self._norm, self._epsilon, y)
         if len(self._logits) < len(x):  # fresh memory of this size costs more than the product
             self._logits = torch.empty(len(x), self._head.n)
         logits = self._logits[: len(x)]
         self._kernels.linear(y, self._head, logits, Epilogue.FLOAT)
         return logits
 
-    def _pack_layer(self, layer: Any, place: int) -> _Layer:
+    def _pack_layer(self, layer: Any, place: int) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        shape = self._attention.shapes[place]
-        q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
-        heads = HeadShape(
-            attention.q_proj.out_features // shape.k_dim,
-            shape.num_kv_heads,
-            shape.k_dim,
-            None if q_norm is None else _norm(q_norm).weight,
-            None if k_norm is None else _norm(k_norm).weight,
-            0.0 if q_norm is None else _norm(q_norm).epsilon,
-        )
-        return _Layer(
-            norm=_norm(layer.input_layernorm),
-            heads=heads,
+        q_norm, k_norm = (getattr(attention, name, None) for name in _HEAD_NORMS)
+        extras = self._attention.extras[place]
+        return Layer(
+            norm=layer.input_layernorm.weight.detach(),
             qkv=_pack(self._kernels, attention.q_proj, attention.k_proj, attention.v_proj),
+            q_norm=None if q_norm is None else q_norm.weight.detach(),
+            k_norm=None if k_norm is None else k_norm.weight.detach(),
+            window=extras.window,
+            scale=extras.scale,
             out=_pack(self._kernels, attention.o_proj),
-            mlp_norm=_norm(layer.post_attention_layernorm),
+            mlp_norm=layer.post_attention_layernorm.weight.detach(),
             gate_up=_pack_gate(self._kernels, mlp.gate_proj, mlp.up_proj),
             down=_pack_down(self._kernels, mlp.down_proj),
         )
@@ -185,20 +178,22 @@ def matches(module: Any) -> bool:
 
 
 def take_over(
-    module: Any, kernels: Kernels, attention: PagedAttention, trace: Trace
+    module: Any, kernels: Kernels, attention: PagedAttention, max_position: int, trace: Trace
 ) -> Decoder | None:
     """Give the decoder for a module that `matches`, which loses its layers; None if it differs.
 
     The attention is planned for the trace's tokens as one chunk.
     """
-    decoder = Decoder(module, kernels, attention)
-    part = _unlike(module, attention) or decoder.differs(module.model.layers, trace)
-    if part is not None:
-        logger.info("the library's modules run: %s is not as in a Llama", part)
-        return None
-    decoder.take(module.model.layers)
-    module.lm_head = nn.Identity()
-    return decoder
+    part = _unlike(module, attention)
+    if part is None:
+        decoder = Decoder(module, kernels, attention, max_position)
+        part = decoder.differs(module.model.layers, trace)
+        if part is None:
+            decoder.take(module.model.layers)
+            module.lm_head = nn.Identity()
+            return decoder
+    logger.info("the library's modules run: %s is not as in a Llama", part)
+    return None
 
 
 def _names(module: Any) -> set[str]:
@@ -208,7 +203,7 @@ def _names(module: Any) -> set[str]:
 def _is_layer(layer: Any) -> bool:
     if _names(layer) != _LAYER or _names(layer.mlp) != _MLP:
         return False
-    if _names(layer.self_attn) - _HEAD_NORMS != _ATTENTION:
+    if _names(layer.self_attn).difference(_HEAD_NORMS) != _ATTENTION:
         return False
     linears = [getattr(layer.self_attn, name) for name in _ATTENTION]
     linears += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
@@ -220,24 +215,29 @@ def _is_layer(layer: Any) -> bool:
 
 def _unlike(module: Any, attention: PagedAttention) -> str | None:
     """Name the first part whose sizes a decoder does not know, None if all are known."""
-    norms = [module.model.norm]
+    if not attention.has_kernel:
+        return "its attention"
+    shape, epsilon = attention.shapes[0], _epsilon(module.model.norm)
+    num_heads = attention.extras[0].num_heads
+    if shape.k_dim != shape.v_dim or shape.k_dim % 2:
+        return "the width of its heads"
+    sizes = [num_heads * shape.k_dim, *[shape.num_kv_heads * shape.k_dim] * 2]
     for place, layer in enumerate(module.model.layers):
-        shape, own = attention.shapes[place], layer.self_attn
-        norms += [layer.input_layernorm, layer.post_attention_layernorm]
-        num_values = shape.num_kv_heads * shape.k_dim
-        sizes = (own.k_proj.out_features, own.v_proj.out_features)
-        if shape.k_dim != shape.v_dim or shape.k_dim % 2 or sizes != (num_values, num_values):
-            return f"layer {place}'s attention"
-        if (
-            own.q_proj.out_features % num_values
-            or own.q_proj.out_features != own.o_proj.in_features
-        ):
-            return f"layer {place}'s attention"
-        for norm in (getattr(own, name, None) for name in _HEAD_NORMS):
-            if norm is not None and getattr(norm, "weight", torch.empty(0)).shape != (shape.k_dim,):
-                return f"layer {place}'s norm of heads"
-    has_all = all(hasattr(norm, "weight") and _epsilon(norm) is not None for norm in norms)
-    return None if has_all else "a norm"
+        own = layer.self_attn
+        given = [own.q_proj.out_features, own.k_proj.out_features, own.v_proj.out_features]
+        if attention.shapes[place] != shape or given != sizes or own.o_proj.in_features != sizes[0]:
+            return f"the attention of layer {place}"
+        norms = [layer.input_layernorm, layer.post_attention_layernorm]
+        head_norms = [norm for name in _HEAD_NORMS if (norm := getattr(own, name, None))]
+        if any(_width(norm) != shape.k_dim for norm in head_norms):
+            return f"the norm of heads in layer {place}"
+        if any(_epsilon(norm) != epsilon for norm in (*norms, *head_norms)) or not epsilon:
+            return f"the norms of layer {place}"
+    return None
+
+
+def _width(norm: Any) -> int:
+    return len(getattr(norm, "weight", ()))
 
 
 def _is_near(x: Tensor, expected: Tensor, before: Tensor | float) -> bool:
@@ -247,13 +247,8 @@ def _is_near(x: Tensor, expected: Tensor, before: Tensor | float) -> bool:
     return bool(error < (_TOLERANCE / 1000 if expected.dtype is torch.float32 else _TOLERANCE))
 
 
-def _norm(module: Any) -> _Norm:
-    return _Norm(module.weight.detach(), _epsilon(module) or 0.0)
-
-
-def _epsilon(norm: Any) -> float | None:
-    epsilon: float | None = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-    return epsilon
+def _epsilon(norm: Any) -> float:
+    return float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
 
 
 def _pack(kernels: Kernels, *linears: nn.Linear) -> Packed:

@@ -18,7 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from engine.compute.attention import Context, PagedAttention
 from engine.compute.decoder import Decoder, Trace, matches, take_over
-from engine.compute.kernels.packed import Kernels
+from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache, LayerShape
 from engine.compute.linears import can_pack, rewrite_linears
 from engine.config import EngineConfig
@@ -86,7 +86,7 @@ class Model:
         are indices into them.
         """
         if self._decoder is not None:
-            return self._decoder.forward(token_ids, positions, logits_at)
+            return self._decoder.forward(token_ids, logits_at)
         options: dict[str, Any] = {"use_cache": False}
         if self._takes_positions:
             options["position_ids"] = positions[None]
@@ -124,11 +124,11 @@ class Model:
     def _take_over(self, trace: Trace) -> Decoder | None:
         assert self._kernels is not None
         num_tokens = len(trace.token_ids)
-        self.attention.attach(KVCache(self.shapes, 1, num_tokens, self.dtype, self.device))
+        self.attention.attach(KVCache(self.shapes, 1, 16, self.dtype, self.device))
         nothing = np.empty((0, 1), dtype=np.int64)
         chunk = Context(np.array([0]), 0, num_tokens)
         self.attention.plan(nothing, nothing[:, 0], [chunk])
-        return take_over(self._module, self._kernels, self.attention, trace)
+        return take_over(self._module, self._kernels, self.attention, self.max_position, trace)
 
     def _rewrite_linears(self, prompt: Tensor) -> None:
         self.attention.detach()

@@ -1,9 +1,9 @@
-// One query a row over the paged cache: softmax(q K^T) V, each block read where it lies.
+// Each token's queries over the paged cache: softmax(q K^T) V, each block read where it lies.
 //
 // The heads that share a KV head go together, so that its keys are read once for all of them. Blocks
 // lie anywhere, so later ones are asked for while one is computed. Sums are float, weights bfloat16.
 
-#include "common.h"
+#include "faces.h"
 
 static const int MAX_GROUP = 64;  // heads that share a KV head
 static const int64_t AHEAD = 2;   // blocks
@@ -194,35 +194,39 @@ FACE int64_t millrace_attend_can(int64_t dim, int64_t group, int64_t block_size)
   return attend_for(dim) != nullptr && group <= MAX_GROUP && block_size % 16 == 0;
 }
 
+static int64_t scratch_length(int64_t max_length) { return (max_length + 31) / 16 * 16; }
+
 // Bytes of `scratch` for rows of at most so many tokens, on every thread.
 FACE int64_t millrace_attend_scratch(int64_t group, int64_t max_length) {
-  const int64_t length = (max_length + 31) / 16 * 16;
-  return omp_get_max_threads() * group * length * (sizeof(float) + sizeof(bf16));
+  return omp_get_max_threads() * group * scratch_length(max_length) *
+         (sizeof(float) + sizeof(bf16));
 }
 
-// queries: rows of `query_stride`, in each num_heads heads; k, v [num_kv_heads, num_blocks,
-// block_size, dim]; tables [rows, table_stride]; lengths [rows]; window 0 means none;
-// out [rows, num_heads, dim]. Unseen numbers of a row's blocks must be finite.
-FACE void millrace_attend(const bf16* queries, int64_t query_stride, int64_t rows,
+// queries: a token's lie `query_stride` apart, in each num_heads heads; k, v [num_kv_heads,
+// num_blocks, block_size, dim]; token t is at position positions[t] of the row whose blocks are
+// tables[rows[t]] [table_stride], and attends to what is up to there, at most `window` tokens (0:
+// all); out [num_tokens, num_heads, dim]. Unseen numbers of a row's blocks must be finite.
+FACE void millrace_attend(const bf16* queries, int64_t query_stride, int64_t num_tokens,
                           int64_t num_heads, int64_t num_kv_heads, int64_t dim, const bf16* k,
                           const bf16* v, int64_t num_blocks, int64_t block_size,
-                          const int64_t* tables, int64_t table_stride, const int64_t* lengths,
-                          int64_t max_length, int64_t window, float scale, char* scratch,
+                          const int64_t* tables, int64_t table_stride, const int64_t* rows,
+                          const int64_t* positions, int64_t window, float scale, char* scratch,
                           bf16* out) {
   const Attend attend_one = attend_for(dim);
   const int64_t group = num_heads / num_kv_heads, head_numbers = num_blocks * block_size * dim;
-  const int64_t length = (max_length + 31) / 16 * 16, num_scores = group * length;
+  const int64_t length = scratch_length(table_stride * block_size), num_scores = group * length;
 #pragma omp parallel for schedule(dynamic) collapse(2)
-  for (int64_t row = 0; row < rows; ++row)
+  for (int64_t token = 0; token < num_tokens; ++token)
     for (int64_t head = 0; head < num_kv_heads; ++head) {
       char* own = scratch + omp_get_thread_num() * num_scores * (sizeof(float) + sizeof(bf16));
       const Scratch room = {(float*)own, (bf16*)(own + num_scores * sizeof(float)), length};
-      const int64_t end = lengths[row];
+      const int64_t end = positions[token] + 1;
       const int64_t begin = window > 0 && end > window ? end - window : 0;
-      const int64_t* table = tables + row * table_stride;
-      const Cached keys = {k + head * head_numbers, table, block_size, block_size * dim, begin, end};
-      const Cached values = {v + head * head_numbers, table, block_size, block_size * dim, begin, end};
-      attend_one(queries + row * query_stride + head * group * dim, group, keys, values, scale, room,
-                 out + (row * num_heads + head * group) * dim);
+      const int64_t* table = tables + rows[token] * table_stride;
+      const int64_t numbers = block_size * dim;
+      const Cached keys = {k + head * head_numbers, table, block_size, numbers, begin, end};
+      const Cached values = {v + head * head_numbers, table, block_size, numbers, begin, end};
+      attend_one(queries + token * query_stride + head * group * dim, group, keys, values, scale,
+                 room, out + (token * num_heads + head * group) * dim);
     }
 }

@@ -4,9 +4,7 @@
 // to its end, and one instruction multiplies sixteen columns by a pair of numbers of one row. Up to
 // 14 rows share each pair of registers of weights. NaN and infinity pass through.
 
-#include "common.h"
-
-enum Epilogue { STORE, ADD, SILU_MUL, FLOAT };
+#include "faces.h"
 
 static const int64_t PANEL = 32;
 static const int MAX_ROWS = 14;            // 28 registers of sums, 2 of weights, 1 of the row

@@ -4,7 +4,8 @@ The C++ checks nothing, so every call's tensors are checked in this file.
 """
 
 import ctypes
-from ctypes import c_char_p, c_float, c_int64, c_void_p
+from collections.abc import Sequence
+from ctypes import POINTER, byref, c_char_p, c_float, c_int64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.compute.kernels.packed import Epilogue, HeadShape, Packed
+from engine.compute.kernels.table import Epilogue, Heads, Layer, Packed, Paged, Turns
 from engine.errors import EngineError
 
 _VERSION = 1
 _PANEL = 32
 _PLACES = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
-_SIGNATURES = {
-    "millrace_pack": "piip",
-    "millrace_linear": "piippipi",
-    "millrace_rms_norm": "piipfp",
-    "millrace_rope_write": "piiiippfpppppi",
-    "millrace_attend": "piiiiippiipipiifpp",
-}
-"""For each function its arguments: pointers, integers, floats."""
-_TYPES: dict[str, Any] = {"p": c_void_p, "i": c_int64, "f": c_float}
+_BFLOAT16 = torch.bfloat16
 
 
 class KernelsMissing(EngineError):
@@ -36,34 +29,30 @@ class KernelsMissing(EngineError):
 class Native:
     """The C++ kernels, for bfloat16 on a CPU; each is described where it is written."""
 
-    dtype = torch.bfloat16
+    dtype = _BFLOAT16
 
     def __init__(self, path: Path) -> None:
         """Open the library; raises KernelsMissing."""
         try:
-            library = ctypes.CDLL(str(path))
-            version = library.millrace_version()
-            missing = _function(library, "millrace_missing", c_char_p)()
-            for name, arguments in _SIGNATURES.items():
-                _function(library, name, None, arguments)
-            self._can_attend = _function(library, "millrace_attend_can", c_int64, "iii")
-            self._scratch_size = _function(library, "millrace_attend_scratch", c_int64, "ii")
+            self._library = _Library(path)
         except (OSError, AttributeError) as error:
             raise KernelsMissing(f"the library of kernels does not load ({error})") from error
-        if version != _VERSION:
+        if self._library.version() != _VERSION:
             raise KernelsMissing("the library of kernels is another version's: install again")
+        missing = self._library.missing()
         if missing is not None:
             raise KernelsMissing(f"this processor has no {missing.decode()}")
-        self._library = library
         self._scratch = torch.empty(0, dtype=torch.uint8)
 
     def pack(self, weight: Tensor, bias: Tensor | None = None) -> Packed:
         """Lay out a weight `[out, in]` of an even width for `linear`."""
         n, k = weight.shape
-        weight = weight.to(self.dtype).contiguous()
+        if k % 2:
+            raise ValueError(f"a kernel wants weights of an even width. Given: {[n, k]}")
+        weight = weight.to(_BFLOAT16).contiguous()
         packed = weight.new_zeros(-(-n // _PANEL) * _PANEL * k)
-        self._library.millrace_pack(weight.data_ptr(), n, k, packed.data_ptr())
-        bias = None if bias is None else bias.to(self.dtype).contiguous()
+        self._library.pack(weight.data_ptr(), n, k, packed.data_ptr())
+        bias = None if bias is None else bias.to(_BFLOAT16).contiguous()
         return Packed(packed, bias, n, k)
 
     def linear(
@@ -72,64 +61,52 @@ class Native:
         """Multiply `x [rows, in]` into `out [rows, out]`, which the epilogue says how to change."""
         num_rows, k = x.shape
         width = weight.n // 2 if epilogue is Epilogue.SILU_MUL else weight.n
-        _check(x, (num_rows, weight.k), self.dtype)
-        _check(out, (num_rows, width), epilogue.dtype(self.dtype))
-        bias = weight.bias
-        self._library.millrace_linear(
-            x.data_ptr(),
-            num_rows,
-            k,
-            weight.data.data_ptr(),
-            None if bias is None else bias.data_ptr(),
-            weight.n,
-            out.data_ptr(),
-            epilogue.value,
+        _check(x, (num_rows, weight.k))
+        _check(out, (num_rows, width), epilogue.dtype(_BFLOAT16))
+        data, bias = weight.data.data_ptr(), _pointer(weight.bias)
+        self._library.linear(
+            x.data_ptr(), num_rows, k, data, bias, weight.n, out.data_ptr(), epilogue.value
         )
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
         """Normalise each row of `x [rows, width]` into `out`, which may be `x`."""
         num_rows, width = x.shape
-        _check(x, (num_rows, width), self.dtype)
-        _check(out, (num_rows, width), self.dtype)
-        _check(weight, (width,), self.dtype)
-        self._library.millrace_rms_norm(
+        _check(x, (num_rows, width))
+        _check(out, (num_rows, width))
+        _check(weight, (width,))
+        self._library.rms_norm(
             x.data_ptr(), num_rows, width, weight.data_ptr(), epsilon, out.data_ptr()
         )
 
     def rope_write(
         self,
         qkv: Tensor,
-        heads: HeadShape,
-        cosine: Tensor,
-        sine: Tensor,
-        slots: Tensor,
+        heads: Heads,
+        norms: tuple[Tensor | None, Tensor | None],
+        epsilon: float,
+        turns: Turns,
+        paged: Paged,
         k: Tensor,
         v: Tensor,
     ) -> None:
-        """Turn `qkv [tokens, heads.width]` in place and put keys and values where `slots` say.
-
-        `cosine` and `sine` are `[tokens, dim]` of float32; `k` and `v` are a layer's cache,
-        `[kv_heads, blocks, block, dim]`.
-        """
-        num_tokens, dim = len(qkv), heads.dim
-        _check(qkv, (num_tokens, heads.width), self.dtype)
-        _check(cosine, (num_tokens, dim), torch.float32)
-        _check(sine, (num_tokens, dim), torch.float32)
-        _check(slots, (num_tokens,), torch.int64)
-        for cache in (k, v):
-            _check(cache, (heads.num_kv_heads, *k.shape[1:3], dim), self.dtype)
-        self._library.millrace_rope_write(
+        """Turn `qkv [tokens, heads.width]` in place; put keys and values into a layer's cache."""
+        _check(qkv, (len(qkv), heads.width))
+        _check_paged(paged, len(qkv))
+        _check_cache(heads, k, v)
+        _check_turns(turns, heads, paged)
+        self._library.rope_write(
             qkv.data_ptr(),
-            num_tokens,
+            len(qkv),
             heads.num_heads,
             heads.num_kv_heads,
-            dim,
-            None if heads.q_norm is None else heads.q_norm.data_ptr(),
-            None if heads.k_norm is None else heads.k_norm.data_ptr(),
-            heads.epsilon,
-            cosine.data_ptr(),
-            sine.data_ptr(),
-            slots.data_ptr(),
+            heads.dim,
+            _pointer(norms[0]),
+            _pointer(norms[1]),
+            epsilon,
+            paged.positions.data_ptr(),
+            turns.cosine.data_ptr(),
+            turns.sine.data_ptr(),
+            paged.slots.data_ptr(),
             k.data_ptr(),
             v.data_ptr(),
             k.shape[1] * k.shape[2],
@@ -137,41 +114,32 @@ class Native:
 
     def can_attend(self, num_heads: int, k: Tensor, v: Tensor) -> bool:
         """Tell whether `attend` knows this number of heads over this cache."""
-        if k.dtype is not self.dtype or k.device.type != "cpu" or k.shape != v.shape:
+        if k.dtype is not _BFLOAT16 or k.device.type != "cpu" or k.shape != v.shape:
             return False
-        return bool(self._can_attend(k.shape[3], num_heads // k.shape[0], k.shape[2]))
+        return bool(self._library.attend_can(k.shape[3], num_heads // k.shape[0], k.shape[2]))
 
     def attend(
         self,
         queries: Tensor,
         k: Tensor,
         v: Tensor,
-        tables: Tensor,
-        lengths: Tensor,
+        paged: Paged,
         window: int | None,
         scale: float,
         out: Tensor,
     ) -> None:
-        """Attend one query a row, `[rows, heads, dim]`, to the row's cached tokens.
-
-        `tables [rows, blocks]` and `lengths [rows]` say which those are; `out` is
-        `[rows, heads, dim]`. Only where `can_attend`.
-        """
-        num_rows, num_heads, dim = queries.shape
+        """Attend each token's queries, `[tokens, heads, dim]`, to what the token sees."""
+        num_tokens, num_heads, dim = queries.shape
         num_kv_heads, num_blocks, block_size, _ = k.shape
         if queries.stride()[1:] != (dim, 1):
             queries = queries.contiguous()
         _check(out, queries.shape, queries.dtype)
-        _check(tables, (num_rows, tables.shape[1]), torch.int64)
-        _check(lengths, (num_rows,), torch.int64)
-        max_length = tables.shape[1] * block_size
-        size = self._scratch_size(num_heads // num_kv_heads, max_length)
-        if len(self._scratch) < size:
-            self._scratch = torch.empty(size, dtype=torch.uint8)
-        self._library.millrace_attend(
+        _check_paged(paged, num_tokens)
+        _check_cache(Heads(num_heads, num_kv_heads, dim), k, v)
+        self._library.attend(
             queries.data_ptr(),
             queries.stride(0),
-            num_rows,
+            num_tokens,
             num_heads,
             num_kv_heads,
             dim,
@@ -179,15 +147,118 @@ class Native:
             v.data_ptr(),
             num_blocks,
             block_size,
-            tables.data_ptr(),
-            tables.shape[1],
-            lengths.data_ptr(),
-            max_length,
+            paged.tables.data_ptr(),
+            paged.tables.shape[1],
+            paged.rows.data_ptr(),
+            paged.positions.data_ptr(),
             window or 0,
             scale,
-            self._scratch.data_ptr(),
+            self.scratch(num_heads // num_kv_heads, paged.tables.shape[1] * block_size),
             out.data_ptr(),
         )
+
+    def scratch(self, group: int, max_length: int) -> int:
+        """Give a pointer to room for attention over so many tokens."""
+        size = self._library.attend_scratch(group, max_length)
+        if len(self._scratch) < size:
+            self._scratch = torch.empty(size + size // 2, dtype=torch.uint8)
+        return self._scratch.data_ptr()
+
+    def decoder(
+        self,
+        heads: Heads,
+        epsilon: float,
+        layers: Sequence[Layer],
+        k: Sequence[Tensor],
+        v: Sequence[Tensor],
+    ) -> "NativeLayers":
+        """Join layers to a cache."""
+        return NativeLayers(self, self._library.decode, heads, epsilon, layers, k, v)
+
+
+class NativeLayers:
+    """Layers as decoder.cpp reads them."""
+
+    def __init__(
+        self,
+        native: Native,
+        decode: Any,
+        heads: Heads,
+        epsilon: float,
+        layers: Sequence[Layer],
+        k: Sequence[Tensor],
+        v: Sequence[Tensor],
+    ) -> None:
+        self._native = native
+        self._decode = decode
+        self._heads = heads
+        self._tensors = (layers, k, v)  # what the pointers point to
+        self._hidden = layers[0].qkv.k
+        self._widths = [self._hidden, heads.width, heads.num_heads * heads.dim, layers[0].down.k]
+        self._work = torch.empty(0, dtype=_BFLOAT16)
+        for layer, keys, values in zip(layers, k, v, strict=True):
+            self._check_layer(layer)
+            _check_cache(heads, keys, values)
+        _, num_blocks, block_size, _ = k[0].shape
+        self._block_size = block_size
+        self._shape = _Shape(
+            len(layers),
+            self._hidden,
+            heads.num_heads,
+            heads.num_kv_heads,
+            heads.dim,
+            num_blocks,
+            block_size,
+            epsilon,
+        )
+        entries = map(_layer, layers, k, v)
+        self._layers = (_Layer * len(layers))(*entries)
+
+    def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
+        """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
+        num_tokens, heads = len(x), self._heads
+        _check(x, (num_tokens, self._hidden))
+        _check_paged(paged, num_tokens)
+        _check_turns(turns, heads, paged)
+        if len(self._work) < num_tokens * sum(self._widths):
+            self._work = torch.empty(num_tokens * sum(self._widths), dtype=_BFLOAT16)
+        group = heads.num_heads // heads.num_kv_heads
+        step = _Step(
+            num_tokens,
+            x.data_ptr(),
+            paged.positions.data_ptr(),
+            paged.slots.data_ptr(),
+            paged.rows.data_ptr(),
+            paged.tables.data_ptr(),
+            paged.tables.shape[1],
+            turns.cosine.data_ptr(),
+            turns.sine.data_ptr(),
+            *self._rooms(num_tokens),
+            self._native.scratch(group, paged.tables.shape[1] * self._block_size),
+        )
+        self._decode(byref(self._shape), self._layers, byref(step))
+
+    def _rooms(self, num_tokens: int) -> list[int]:
+        """Divide the room for results; they are pointers."""
+        start = self._work.data_ptr()
+        ends = [sum(self._widths[:count]) for count in range(len(self._widths))]
+        return [start + end * num_tokens * _BFLOAT16.itemsize for end in ends]
+
+    def _check_layer(self, layer: Layer) -> None:
+        hidden, width, attended, inner = self._widths
+        for weight, n, k in (
+            (layer.qkv, width, hidden),
+            (layer.out, hidden, attended),
+            (layer.gate_up, 2 * inner, hidden),
+            (layer.down, hidden, inner),
+        ):
+            if (weight.n, weight.k) != (n, k):
+                raise ValueError(f"a layer wants a weight {[n, k]}. Given: {[weight.n, weight.k]}")
+        _check(layer.norm, (hidden,))
+        _check(layer.mlp_norm, (hidden,))
+        for norm in (layer.q_norm, layer.k_norm):
+            if norm is not None:
+                _check(norm, (self._heads.dim,))
 
 
 def load_native() -> Native:
@@ -198,16 +269,135 @@ def load_native() -> Native:
     return Native(path)
 
 
-def _function(library: ctypes.CDLL, name: str, result: Any, arguments: str = "") -> Any:
-    function = getattr(library, name)
-    function.restype = result
-    function.argtypes = [_TYPES[kind] for kind in arguments]
-    return function
+# The structs of decoder.cpp.
 
 
-def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+class _Linear(ctypes.Structure):
+    _fields_ = (("packed", c_void_p), ("bias", c_void_p), ("n", c_int64), ("k", c_int64))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("norm", c_void_p),
+        ("qkv", _Linear),
+        ("q_norm", c_void_p),
+        ("k_norm", c_void_p),
+        ("out", _Linear),
+        ("mlp_norm", c_void_p),
+        ("gate_up", _Linear),
+        ("down", _Linear),
+        ("k", c_void_p),
+        ("v", c_void_p),
+        ("window", c_int64),
+        ("scale", c_float),
+    )
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (
+        ("num_layers", c_int64),
+        ("hidden", c_int64),
+        ("num_heads", c_int64),
+        ("num_kv_heads", c_int64),
+        ("dim", c_int64),
+        ("num_blocks", c_int64),
+        ("block_size", c_int64),
+        ("epsilon", c_float),
+    )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("num_tokens", c_int64),
+        ("x", c_void_p),
+        ("positions", c_void_p),
+        ("slots", c_void_p),
+        ("rows", c_void_p),
+        ("tables", c_void_p),
+        ("table_stride", c_int64),
+        ("cosine", c_void_p),
+        ("sine", c_void_p),
+        ("y", c_void_p),
+        ("qkv", c_void_p),
+        ("attended", c_void_p),
+        ("h", c_void_p),
+        ("scratch", c_void_p),
+    )
+
+
+class _Library:
+    """The functions of the library, by their names without `millrace_`."""
+
+    _TYPES: dict[str, Any] = {"p": c_void_p, "i": c_int64, "f": c_float}  # noqa: RUF012
+
+    def __init__(self, path: Path) -> None:
+        """Open it; raises OSError, and AttributeError where a function is missing."""
+        self._library = ctypes.CDLL(str(path))
+        self.version = self._function("version", c_int64)
+        self.missing = self._function("missing", c_char_p)
+        self.pack = self._function("pack", None, "piip")
+        self.linear = self._function("linear", None, "piippipi")
+        self.rms_norm = self._function("rms_norm", None, "piipfp")
+        self.rope_write = self._function("rope_write", None, "piiiippfppppppi")
+        self.attend_can = self._function("attend_can", c_int64, "iii")
+        self.attend_scratch = self._function("attend_scratch", c_int64, "ii")
+        self.attend = self._function("attend", None, "piiiiippiipippifpp")
+        self.decode = self._function("decode", None)
+        self.decode.argtypes = [POINTER(_Shape), POINTER(_Layer), POINTER(_Step)]
+
+    def _function(self, name: str, result: Any, arguments: str = "") -> Any:
+        function = getattr(self._library, f"millrace_{name}")
+        function.restype = result
+        function.argtypes = [self._TYPES[kind] for kind in arguments]
+        return function
+
+
+def _layer(layer: Layer, k: Tensor, v: Tensor) -> _Layer:
+    return _Layer(
+        layer.norm.data_ptr(),
+        _linear(layer.qkv),
+        _pointer(layer.q_norm),
+        _pointer(layer.k_norm),
+        _linear(layer.out),
+        layer.mlp_norm.data_ptr(),
+        _linear(layer.gate_up),
+        _linear(layer.down),
+        k.data_ptr(),
+        v.data_ptr(),
+        layer.window or 0,
+        layer.scale,
+    )
+
+
+def _linear(weight: Packed) -> _Linear:
+    return _Linear(weight.data.data_ptr(), _pointer(weight.bias), weight.n, weight.k)
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = _BFLOAT16) -> None:
     if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_contiguous():
         raise ValueError(
             f"a kernel wants {dtype} {list(shape)} without gaps. "
             f"Given: {tensor.dtype} {list(tensor.shape)}, strides {tensor.stride()}"
         )
+
+
+def _check_paged(paged: Paged, num_tokens: int) -> None:
+    for each in (paged.positions, paged.slots, paged.rows):
+        _check(each, (num_tokens,), torch.int64)
+    _check(paged.tables, (len(paged.tables), paged.tables.shape[1]), torch.int64)
+
+
+def _check_cache(heads: Heads, k: Tensor, v: Tensor) -> None:
+    for cache in (k, v):
+        _check(cache, (heads.num_kv_heads, *k.shape[1:3], heads.dim))
+
+
+def _check_turns(turns: Turns, heads: Heads, paged: Paged) -> None:
+    for table in (turns.cosine, turns.sine):
+        _check(table, (len(table), heads.dim), torch.float32)
+    if len(turns.sine) != len(turns.cosine) or int(paged.positions.max()) >= len(turns.cosine):
+        raise ValueError(f"a kernel wants turns for every position. Given: {len(turns.cosine)}")

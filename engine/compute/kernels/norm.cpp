@@ -1,5 +1,6 @@
 // y = x / rms(x) * w for each row.
 
+#include "faces.h"
 #include "norm.h"
 
 // x, y [m, n], may be the same; w [n].

@@ -1,10 +1,13 @@
 """reference: the kernels in plain torch, for any type; what the C++ is tested against."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
-from engine.compute.kernels.packed import LANES, Epilogue, HeadShape, Packed
+from engine.compute.kernels.table import LANES, Epilogue, Heads, Layer, Packed, Paged, Turns
 
 
 class Reference:
@@ -37,32 +40,30 @@ class Reference:
     def rope_write(
         self,
         qkv: Tensor,
-        heads: HeadShape,
-        cosine: Tensor,
-        sine: Tensor,
-        slots: Tensor,
+        heads: Heads,
+        norms: tuple[Tensor | None, Tensor | None],
+        epsilon: float,
+        turns: Turns,
+        paged: Paged,
         k: Tensor,
         v: Tensor,
     ) -> None:
-        """Turn `qkv [tokens, heads.width]` in place and put keys and values where `slots` say."""
+        """Turn `qkv [tokens, heads.width]` in place; put keys and values into a layer's cache."""
         num_turned = heads.num_heads + heads.num_kv_heads
         parts = qkv.unflatten(1, (-1, heads.dim))
         turned = parts[:, :num_turned]
-        for part, weight in (
-            (turned[:, : heads.num_heads], heads.q_norm),
-            (turned[:, heads.num_heads :], heads.k_norm),
-        ):
+        sizes = [heads.num_heads, heads.num_kv_heads]
+        for part, weight in zip(turned.split(sizes, dim=1), norms, strict=True):
             if weight is not None:
-                part.copy_(_normalised(part, weight, heads.epsilon))
+                part.copy_(_normalised(part, weight, epsilon))
         half = heads.dim // 2
         a, b = turned[..., :half].float(), turned[..., half:].float()
-        c, s = cosine[:, None, :half], sine[:, None, :half]
+        c, s = (t[paged.positions][:, None, :half] for t in (turns.cosine, turns.sine))
         turned.copy_(torch.cat([a * c - b * s, b * c + a * s], dim=-1))
-        for cache, new in (
-            (k, parts[:, heads.num_heads : num_turned]),
-            (v, parts[:, num_turned:]),
-        ):
-            cache.view(cache.shape[0], -1, heads.dim).index_copy_(1, slots, new.transpose(0, 1))
+        keys, values = parts[:, heads.num_heads :].chunk(2, dim=1)
+        for cache, new in ((k, keys), (v, values)):
+            flat = cache.view(cache.shape[0], -1, heads.dim)
+            flat.index_copy_(1, paged.slots, new.transpose(0, 1))
 
     def can_attend(self, num_heads: int, k: Tensor, v: Tensor) -> bool:
         """Tell whether `attend` knows this number of heads over this cache."""
@@ -73,19 +74,63 @@ class Reference:
         queries: Tensor,
         k: Tensor,
         v: Tensor,
-        tables: Tensor,
-        lengths: Tensor,
+        paged: Paged,
         window: int | None,
         scale: float,
         out: Tensor,
     ) -> None:
-        """Attend one query a row, `[rows, heads, dim]`, to the row's cached tokens, row by row."""
-        for row, length in enumerate(lengths.tolist()):
-            begin = max(0, length - window) if window else 0
-            keys, values = (c[:, tables[row]].flatten(1, 2)[:, begin:length] for c in (k, v))
-            query = queries[row].unflatten(0, (k.shape[0], -1))
+        """Attend each token's queries, `[tokens, heads, dim]`, to what the token sees."""
+        places = zip(paged.rows.tolist(), paged.positions.tolist(), strict=True)
+        for token, (row, position) in enumerate(places):
+            end = position + 1
+            begin = max(0, end - window) if window else 0
+            table = paged.tables[row][: -(-end // k.shape[2])]
+            keys, values = (c[:, table].flatten(1, 2)[:, begin:end] for c in (k, v))
+            query = queries[token].unflatten(0, (k.shape[0], -1))
             attended = scaled_dot_product_attention(query, keys, values, scale=scale)
-            out[row] = attended.flatten(0, 1)
+            out[token] = attended.flatten(0, 1)
+
+    def decoder(
+        self,
+        heads: Heads,
+        epsilon: float,
+        layers: Sequence[Layer],
+        k: Sequence[Tensor],
+        v: Sequence[Tensor],
+    ) -> "ReferenceLayers":
+        """Join layers to a cache."""
+        return ReferenceLayers(self, heads, epsilon, layers, k, v)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceLayers:
+    """The loop of decoder.cpp."""
+
+    kernels: Reference
+    heads: Heads
+    epsilon: float
+    layers: Sequence[Layer]
+    k: Sequence[Tensor]
+    v: Sequence[Tensor]
+
+    def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
+        """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
+        kernels, heads, num_tokens = self.kernels, self.heads, len(x)
+        y = torch.empty_like(x)
+        for layer, k, v in zip(self.layers, self.k, self.v, strict=True):
+            kernels.rms_norm(x, layer.norm, self.epsilon, y)
+            qkv = x.new_empty(num_tokens, layer.qkv.n)
+            kernels.linear(y, layer.qkv, qkv)
+            norms = (layer.q_norm, layer.k_norm)
+            kernels.rope_write(qkv, heads, norms, self.epsilon, turns, paged, k, v)
+            queries = qkv.unflatten(1, (-1, heads.dim))[:, : heads.num_heads]
+            attended = torch.empty_like(queries)
+            kernels.attend(queries, k, v, paged, layer.window, layer.scale, attended)
+            kernels.linear(attended.flatten(1), layer.out, x, Epilogue.ADD)
+            kernels.rms_norm(x, layer.mlp_norm, self.epsilon, y)
+            h = x.new_empty(num_tokens, layer.down.k)
+            kernels.linear(y, layer.gate_up, h, Epilogue.SILU_MUL)
+            kernels.linear(h, layer.down, x, Epilogue.ADD)
 
 
 def _normalised(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

@@ -1,5 +1,6 @@
 // Turns queries and keys by their positions, and puts keys and values into the paged cache.
 
+#include "faces.h"
 #include "norm.h"
 
 // One head of `dim` numbers, whose halves are the two coordinates (Su et al., as in Llama).
@@ -15,21 +16,22 @@ INLINE void turn(bf16* head, int64_t half, const float* cosine, const float* sin
 }
 
 // qkv [t, (num_heads + 2 num_kv_heads) dim], changed in place; q_norm, k_norm [dim] or null: each
-// head is normalised before it is turned (as in Qwen 3); cosine, sine [t, dim], of which the first
-// halves are read; slots [t]; k, v [num_kv_heads, num_slots, dim].
+// head is normalised before it is turned (as in Qwen 3); positions [t]; cosine, sine [any position,
+// dim], of which the first halves are read; slots [t]; k, v [num_kv_heads, num_slots, dim].
 FACE void millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t num_kv_heads,
                               int64_t dim, const bf16* q_norm, const bf16* k_norm, float epsilon,
-                              const float* cosine, const float* sine, const int64_t* slots,
-                              bf16* k, bf16* v, int64_t num_slots) {
+                              const int64_t* positions, const float* cosine, const float* sine,
+                              const int64_t* slots, bf16* k, bf16* v, int64_t num_slots) {
   const int64_t width = (num_heads + 2 * num_kv_heads) * dim;
 #pragma omp parallel for schedule(static) if (t >= 16)
   for (int64_t row = 0; row < t; ++row) {
     bf16* heads = qkv + row * width;
+    const int64_t at = positions[row] * dim;
     for (int64_t h = 0; h < num_heads + num_kv_heads; ++h) {
       bf16* head = heads + h * dim;
       const bf16* norm = h < num_heads ? q_norm : k_norm;
       if (norm != nullptr) normalise(head, dim, norm, epsilon, head);
-      turn(head, dim / 2, cosine + row * dim, sine + row * dim);
+      turn(head, dim / 2, cosine + at, sine + at);
     }
     const bf16* keys = heads + num_heads * dim;
     const bf16* values = keys + num_kv_heads * dim;

@@ -1,5 +1,6 @@
-"""What the kernels in C++ and in plain torch take and share: packed weights, heads, epilogues."""
+"""What the kernels take, in C++ and in plain torch: packed weights, a table of layers, a step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -12,7 +13,7 @@ LANES = 16
 
 
 class Epilogue(IntEnum):
-    """What becomes of a product; the numbers are those of linear.cpp."""
+    """What becomes of a product; the numbers are those of faces.h."""
 
     STORE = 0
     ADD = 1
@@ -38,21 +39,57 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadShape:
+class Heads:
     """How a joined projection is divided: queries, then keys, then values."""
 
     num_heads: int
     num_kv_heads: int
     dim: int
-    q_norm: Tensor | None = None
-    """`[dim]`: each query's head is normalised before it is turned, as in Qwen 3."""
-    k_norm: Tensor | None = None
-    epsilon: float = 0.0
 
     @property
     def width(self) -> int:
         """Count the numbers of one token."""
         return (self.num_heads + 2 * self.num_kv_heads) * self.dim
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's tensors, in the order in which they are used."""
+
+    norm: Tensor
+    qkv: Packed
+    q_norm: Tensor | None
+    """`[dim]`: each query's head is normalised before it is turned, as in Qwen 3."""
+    k_norm: Tensor | None
+    window: int | None
+    """How many tokens one sees, itself included."""
+    scale: float
+    out: Packed
+    mlp_norm: Tensor
+    gate_up: Packed
+    down: Packed
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How heads are turned by position: `[positions, dim]` of float32, the halves alike."""
+
+    cosine: Tensor
+    sine: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Paged:
+    """Where each token of a step stands and what it sees: the row's tokens up to its own."""
+
+    positions: Tensor
+    """`[tokens]`, in the row."""
+    slots: Tensor
+    """`[tokens]`: where its key and value go."""
+    rows: Tensor
+    """`[tokens]`: which row of `tables` it belongs to."""
+    tables: Tensor
+    """`[rows, blocks]`: what stands behind a row's last block does not matter."""
 
 
 class Kernels(Protocol):
@@ -74,23 +111,6 @@ class Kernels(Protocol):
         """Normalise each row of `x [rows, width]` into `out`, which may be `x`."""
         ...
 
-    def rope_write(
-        self,
-        qkv: Tensor,
-        heads: HeadShape,
-        cosine: Tensor,
-        sine: Tensor,
-        slots: Tensor,
-        k: Tensor,
-        v: Tensor,
-    ) -> None:
-        """Turn `qkv [tokens, heads.width]` in place and put keys and values where `slots` say.
-
-        `cosine` and `sine` are `[tokens, dim]` of float32; `k` and `v` are a layer's cache,
-        `[kv_heads, blocks, block, dim]`.
-        """
-        ...
-
     def can_attend(self, num_heads: int, k: Tensor, v: Tensor) -> bool:
         """Tell whether `attend` knows this number of heads over this cache."""
         ...
@@ -100,17 +120,35 @@ class Kernels(Protocol):
         queries: Tensor,
         k: Tensor,
         v: Tensor,
-        tables: Tensor,
-        lengths: Tensor,
+        paged: Paged,
         window: int | None,
         scale: float,
         out: Tensor,
     ) -> None:
-        """Attend one query a row, `[rows, heads, dim]`, to the row's cached tokens.
+        """Attend each token's queries, `[tokens, heads, dim]`, to what the token sees.
 
-        `tables [rows, blocks]` and `lengths [rows]` say which those are; `out` is
-        `[rows, heads, dim]`. Only where `can_attend`.
+        `k` and `v` are a layer's cache, `[kv_heads, blocks, block, dim]`; `out` is like the
+        queries. Only where `can_attend`.
         """
+        ...
+
+    def decoder(
+        self,
+        heads: Heads,
+        epsilon: float,
+        layers: Sequence[Layer],
+        k: Sequence[Tensor],
+        v: Sequence[Tensor],
+    ) -> "DecoderLayers":
+        """Join layers to a cache, whose tensors are as in `attend`."""
+        ...
+
+
+class DecoderLayers(Protocol):
+    """Layers that were joined to a cache."""
+
+    def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
+        """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
         ...
 
 

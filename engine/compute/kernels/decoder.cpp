@@ -1,0 +1,61 @@
+// One step of a dense Llama-like decoder: a loop over a table of layers, in one call, since a small
+// model's kernels are shorter than a call from Python.
+
+#include "faces.h"
+
+// The structs are those of native.py.
+
+struct Linear {
+  const bf16 *packed, *bias;  // bias may be null
+  int64_t n, k;
+};
+
+struct Layer {
+  const bf16* norm;
+  Linear qkv;
+  const bf16 *q_norm, *k_norm;  // or null
+  Linear out;
+  const bf16* mlp_norm;
+  Linear gate_up, down;
+  bf16 *k, *v;
+  int64_t window;
+  float scale;
+};
+
+struct Shape {
+  int64_t num_layers, hidden, num_heads, num_kv_heads, dim, num_blocks, block_size;
+  float epsilon;
+};
+
+struct Step {
+  int64_t num_tokens;
+  bf16* x;  // [num_tokens, hidden]: embedded tokens, to which every layer adds
+  const int64_t *positions, *slots, *rows, *tables;
+  int64_t table_stride;
+  const float *cosine, *sine;
+  bf16 *y, *qkv, *attended, *h;  // room for the layers' own results
+  char* scratch;
+};
+
+static void multiply(const bf16* x, int64_t num_rows, const Linear& w, bf16* y, Epilogue epilogue) {
+  millrace_linear(x, num_rows, w.k, w.packed, w.bias, w.n, y, epilogue);
+}
+
+FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* step) {
+  const Shape& m = *shape;
+  const Step& s = *step;
+  const int64_t t = s.num_tokens, num_slots = m.num_blocks * m.block_size;
+  for (const Layer* l = layers; l < layers + m.num_layers; ++l) {
+    millrace_rms_norm(s.x, t, m.hidden, l->norm, m.epsilon, s.y);
+    multiply(s.y, t, l->qkv, s.qkv, STORE);
+    millrace_rope_write(s.qkv, t, m.num_heads, m.num_kv_heads, m.dim, l->q_norm, l->k_norm,
+                        m.epsilon, s.positions, s.cosine, s.sine, s.slots, l->k, l->v, num_slots);
+    millrace_attend(s.qkv, l->qkv.n, t, m.num_heads, m.num_kv_heads, m.dim, l->k, l->v,
+                    m.num_blocks, m.block_size, s.tables, s.table_stride, s.rows, s.positions,
+                    l->window, l->scale, s.scratch, s.attended);
+    multiply(s.attended, t, l->out, s.x, ADD);
+    millrace_rms_norm(s.x, t, m.hidden, l->mlp_norm, m.epsilon, s.y);
+    multiply(s.y, t, l->gate_up, s.h, SILU_MUL);
+    multiply(s.h, t, l->down, s.x, ADD);
+  }
+}
