@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from engine.compute.kernels.native import KernelsMissing, Native, load_native
-from engine.compute.kernels.packed import Epilogue, HeadShape, interleaved
 from engine.compute.kernels.reference import Reference
+from engine.compute.kernels.table import Epilogue, Heads, Layer, Paged, Turns, interleaved
 
 TOLERANCE = 0.008
 """Two roundings to bfloat16."""
@@ -108,25 +108,37 @@ def test_a_norm_is_the_references(native, reference, shape):
     assert_near(got, expected)
 
 
+def turns_of(dim, num_positions):
+    angles = torch.rand(num_positions, dim // 2) * 6
+    return Turns(*(torch.cat([f(angles), f(angles)], dim=1) for f in (torch.cos, torch.sin)))
+
+
+def paged_of(lengths, block_size, num_spare=3):
+    """Give each row of these lengths its last token, and in scattered blocks; count the blocks."""
+    num_each = -(-max(lengths) // block_size)
+    num_blocks = len(lengths) * num_each + num_spare
+    tables = torch.randperm(num_blocks)[: len(lengths) * num_each].view(len(lengths), num_each)
+    rows, positions = torch.arange(len(lengths)), torch.tensor(lengths) - 1
+    slots = tables[rows, positions // block_size] * block_size + positions % block_size
+    return Paged(positions, slots, rows, tables), num_blocks
+
+
 @pytest.mark.parametrize("has_norms", [False, True])
 @pytest.mark.parametrize(("num_heads", "num_kv_heads", "dim"), [(4, 2, 8), (7, 1, 64), (3, 3, 130)])
 def test_turned_heads_and_the_cache_are_the_references(
     native, reference, num_heads, num_kv_heads, dim, has_norms
 ):
-    num_tokens = 21
+    heads = Heads(num_heads, num_kv_heads, dim)
+    paged, num_blocks = paged_of([9, 1, 33, *range(40, 60)], 16)
+    turns = turns_of(dim, 64)
     norms = (random(dim), random(dim)) if has_norms else (None, None)
-    heads = HeadShape(num_heads, num_kv_heads, dim, *norms, 1e-6)
-    qkv = random(num_tokens, heads.width)
-    angles = torch.rand(num_tokens, dim // 2) * 6
-    turns = [torch.cat([f(angles), f(angles)], dim=1) for f in (torch.cos, torch.sin)]
-    slots = torch.randperm(6 * 16)[:num_tokens]
-    caches = [random(num_kv_heads, 6, 16, dim) for _ in range(2)]
+    qkv = random(23, heads.width)
+    caches = [random(num_kv_heads, num_blocks, 16, dim) for _ in range(2)]
     expected_caches = [cache.float() for cache in caches]
     expected = qkv.float()
-    widened = (None if norm is None else norm.float() for norm in norms)
-    floats = HeadShape(num_heads, num_kv_heads, dim, *widened, 1e-6)
-    reference.rope_write(expected, floats, *turns, slots, *expected_caches)
-    native.rope_write(qkv, heads, *turns, slots, *caches)
+    widened = tuple(None if norm is None else norm.float() for norm in norms)
+    reference.rope_write(expected, heads, widened, 1e-6, turns, paged, *expected_caches)
+    native.rope_write(qkv, heads, norms, 1e-6, turns, paged, *caches)
     assert_near(qkv, expected)
     for cache, expected_cache in zip(caches, expected_caches, strict=True):
         assert_near(cache, expected_cache)
@@ -141,20 +153,58 @@ def test_turned_heads_and_the_cache_are_the_references(
 def test_attention_is_the_references(
     native, reference, num_heads, num_kv_heads, dim, block_size, window
 ):
-    lengths = torch.tensor([1, 2, 15, 16, 17, 31, 33, 100, 257])
-    num_each = -(-int(lengths.max()) // block_size)
-    num_blocks = len(lengths) * num_each + 3
+    paged, num_blocks = paged_of([1, 2, 15, 16, 17, 31, 33, 100, 257], block_size)
     k, v = (random(num_kv_heads, num_blocks, block_size, dim) for _ in range(2))
-    tables = torch.randperm(num_blocks)[: len(lengths) * num_each].view(len(lengths), num_each)
-    qkv = random(len(lengths), num_heads + 2 * num_kv_heads, dim)
-    queries, got = qkv[:, :num_heads], random(len(lengths), num_heads, dim)
+    queries = random(9, num_heads + 2 * num_kv_heads, dim)[:, :num_heads]
+    got, expected = random(9, num_heads, dim), torch.empty(9, num_heads, dim)
+    scale = dim**-0.5
     assert native.can_attend(num_heads, k, v)
-    native.attend(queries, k, v, tables, lengths, window, dim**-0.5, got)
-    expected = torch.empty(got.shape)
-    reference.attend(
-        queries.float(), k.float(), v.float(), tables, lengths, window, dim**-0.5, expected
-    )
+    native.attend(queries, k, v, paged, window, scale, got)
+    reference.attend(queries.float(), k.float(), v.float(), paged, window, scale, expected)
     assert_near(got, expected)
+
+
+def test_tokens_of_one_row_see_what_is_before_them(native, reference):
+    paged, num_blocks = paged_of([50, 70], 16)
+    rows, positions = torch.tensor([1, 0, 0, 1]), torch.tensor([69, 3, 40, 0])
+    paged = Paged(positions, torch.zeros(4, dtype=torch.int64), rows, paged.tables)
+    k, v = (random(2, num_blocks, 16, 64) for _ in range(2))
+    queries, got, expected = random(4, 4, 64), random(4, 4, 64), torch.empty(4, 4, 64)
+    native.attend(queries, k, v, paged, None, 0.125, got)
+    reference.attend(queries.float(), k.float(), v.float(), paged, None, 0.125, expected)
+    assert_near(got, expected)
+
+
+@pytest.mark.parametrize("is_biased", [False, True])
+@pytest.mark.parametrize("window", [None, 20])
+def test_layers_together_are_the_references(native, window, is_biased):
+    hidden, inner, heads = 64, 96, Heads(4, 2, 32)
+    reference = Reference(torch.bfloat16)
+    paged, num_blocks = paged_of([1, 40, 17, 90], 16)
+    turns = turns_of(32, 90)
+    caches = [[random(2, num_blocks, 16, 32) for _ in range(2)] for _ in range(2)]
+    weights = [
+        [random(n, k) / k**0.5 for n, k in shapes]
+        for shapes in 2
+        * [[(heads.width, hidden), (hidden, 128), (2 * inner, hidden), (hidden, inner)]]
+    ]
+    biases = [[random(len(w)) if is_biased else None for w in each] for each in weights]
+    norms = [[random(n) for n in (hidden, 32, 32, hidden)] for _ in range(2)]
+    x, got = random(4, hidden), {}
+    for kernels in (native, reference):
+        layers = []
+        for each, bias, (norm, q_norm, k_norm, mlp_norm) in zip(
+            weights, biases, norms, strict=True
+        ):
+            qkv, out, gate_up, down = map(kernels.pack, each, bias)
+            head = (norm, qkv, q_norm, k_norm, window, 32**-0.5)
+            layers.append(Layer(*head, out, mlp_norm, gate_up, down))
+        k, v = ([cache.clone() for cache in each] for each in caches)
+        got[kernels] = x.clone()
+        kernels.decoder(heads, 1e-6, layers, k, v).add(got[kernels], paged, turns)
+    assert (got[native] - x).abs().max() > 1
+    difference = (got[native].float() - got[reference].float()).norm()
+    assert difference < 0.02 * (got[reference].float() - x.float()).norm()
 
 
 def test_what_no_attention_kernel_is_made_for_is_known(native):
@@ -183,8 +233,9 @@ def test_what_is_not_finite_stays_so(native, bad):
     assert normed[1].isnan().any()
     k = random(1, 2, 16, 64)
     attended = random(2, 1, 64)
-    tables, lengths = torch.tensor([[0], [1]]), torch.tensor([9, 9])
-    native.attend(x[:, None], k, k, tables, lengths, None, 0.125, attended)
+    zeros, rows = torch.zeros(2, dtype=torch.int64), torch.arange(2)
+    paged = Paged(zeros + 8, zeros, rows, rows[:, None].contiguous())
+    native.attend(x[:, None], k, k, paged, None, 0.125, attended)
     assert torch.isfinite(attended[0]).all()
     assert attended[1].isnan().all()
 
@@ -197,6 +248,16 @@ def test_what_a_kernel_cannot_take_is_refused_with_what_was_given(native):
         native.linear(random(2, 64), weight, random(2, 31))
     with pytest.raises(ValueError, match="without gaps"):
         native.linear(random(64, 2).T, weight, random(2, 32))
+    with pytest.raises(ValueError, match=r"even width\. Given: \[32, 63\]"):
+        native.pack(random(32, 63))
+    paged, num_blocks = paged_of([9], 16)
+    k = random(1, num_blocks, 16, 64)
+    short = Paged(paged.positions, paged.slots[:0], paged.rows, paged.tables)
+    with pytest.raises(ValueError, match=r"torch.int64 \[1\] without gaps\. Given: .*\[0\]"):
+        native.attend(random(1, 1, 64), k, k, short, None, 1.0, random(1, 1, 64))
+    heads, none = Heads(1, 1, 64), (None, None)
+    with pytest.raises(ValueError, match=r"turns for every position\. Given: 8"):
+        native.rope_write(random(1, 192), heads, none, 1e-6, turns_of(64, 8), paged, k, k)
 
 
 def test_a_library_that_is_none_is_told(tmp_path):
@@ -214,8 +275,8 @@ def test_a_library_that_is_none_is_told(tmp_path):
     ],
 )
 def test_a_library_that_cannot_run_here_is_told(tmp_path, version, missing, reason, native):
-    names = ["pack", "linear", "rms_norm", "rope_write", "attend", "attend_can", "attend_scratch"]
-    lines = [f"void millrace_{name}() {{}}" for name in names]
+    names = "pack linear rms_norm rope_write attend attend_can attend_scratch decode"
+    lines = [f"void millrace_{name}() {{}}" for name in names.split()]
     lines += [f"long millrace_version() {{ return {version}; }}"]
     lines += [f"const char* millrace_missing() {{ return {missing}; }}"]
     source, library = tmp_path / "stub.cpp", tmp_path / "stub.so"

@@ -9,7 +9,7 @@
 static const int64_t PANEL = 32;
 static const int MAX_ROWS = 14;            // 28 registers of sums, 2 of weights, 1 of the row
 static const int64_t ROW_BLOCK = 18 * 14;  // rows whose numbers stay in the second-level cache
-static const int64_t AHEAD = 4096;         // numbers of a panel that are asked for in advance
+static const int64_t AHEAD = 4096;         // numbers that are asked for in advance by one tile
 static const int64_t SMALL = 1 << 18;      // products that are done before threads have woken
 
 // What becomes of a row's 32 sums in columns `n` to `n + 31`.
@@ -37,6 +37,8 @@ struct Panel {
   const bf16* weights;
   const bf16* bias;  // or null
   int64_t first, num_columns, k;
+  const bf16* later;  // what is asked for meanwhile, a `share`th of a panel
+  int64_t share;
 };
 
 template <int ROWS, int EPILOGUE>
@@ -50,12 +52,12 @@ static void multiply(const bf16* x, int64_t ldx, const Panel& panel, char* y, in
   }
 #pragma GCC unroll 14
   for (int r = 0; r < ROWS; ++r) low[r] = bias0, high[r] = bias1;
-  const bf16* w = panel.weights;
-  for (int64_t k = 0; k < panel.k; k += 2, w += 2 * PANEL) {
+  const bf16 *w = panel.weights, *later = panel.later;
+  for (int64_t k = 0; k < panel.k; k += 2, w += 2 * PANEL, later += 2 * PANEL / panel.share) {
     const __m512bh w0 = (__m512bh)_mm512_loadu_si512(w);
     const __m512bh w1 = (__m512bh)_mm512_loadu_si512(w + PANEL);
-    _mm_prefetch((const char*)(w + AHEAD), _MM_HINT_T0);
-    _mm_prefetch((const char*)(w + AHEAD + PANEL), _MM_HINT_T0);
+    _mm_prefetch((const char*)later, _MM_HINT_T0);
+    _mm_prefetch((const char*)(later + PANEL), _MM_HINT_T0);
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) {
       const __m512bh pair = broadcast_pair(x + r * ldx + k);
@@ -91,11 +93,15 @@ static void linear(const bf16* x, int64_t m, int64_t k, const bf16* packed, cons
     const int64_t num_tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
 #pragma omp parallel for schedule(static) if (rows * n * k > SMALL)
     for (int64_t p = 0; p < num_panels; ++p) {
-      const Panel panel = {packed + p * PANEL * k, bias, p * PANEL, n, k};
+      const bf16* weights = packed + p * PANEL * k;
       int64_t done = 0;
       for (int64_t tile = 1; tile <= num_tiles; ++tile) {  // of nearly equal size
         const int64_t next = rows * tile / num_tiles;
         const int64_t row = begin + done;
+        // Several tiles share the reading of the next panel: memory never rests.
+        const bf16* later = num_tiles == 1 ? weights + AHEAD
+                                           : weights + PANEL * k + PANEL * k * (tile - 1) / num_tiles;
+        const Panel panel = {weights, bias, p * PANEL, n, k, later, num_tiles};
         multiply_rows<EPILOGUE>(next - done)(x + row * k, k, panel, y + row * y_bytes, y_bytes);
         done = next;
       }
