@@ -58,6 +58,7 @@ SAMPLES = {
     "--memory-fraction": ("engine.memory_fraction", "0.25", 0.25),
     "--cuda-memory-fraction": ("engine.memory_fraction", "0.25", 0.25),
     "--block-size": ("engine.block_size", "7", 7),
+    "--kernels": ("engine.has_kernels", "no", False),
     "--prefix-caching": ("engine.is_prefix_caching", "no", False),
     "--events": ("server.is_events", "no", False),
     "--web": ("server.is_web", "no", False),
