@@ -27,6 +27,8 @@ class EngineConfig:
     """auto, cpu or cuda."""
     num_threads: int | None = None
     """Threads of the forward pass on a CPU; by default the cores this process may use."""
+    quantize: str | None = None
+    """None, or int8: weights of 8 bits, for which the C++ kernels are needed."""
     has_kernels: bool = True
     """Use the C++ kernels where they were built and this CPU has what they need."""
 
@@ -70,6 +72,10 @@ class EngineConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise LoadError(f"{field} must be at least 1. Given: {value}")
+        if self.quantize not in (None, "int8"):
+            raise LoadError(f"quantize must be int8. Given: {self.quantize}")
+        if self.quantize is not None and not self.has_kernels:
+            raise LoadError("quantize needs the kernels, which has_kernels turns off")
         if self.max_waiting < 0:
             raise LoadError(f"max_waiting must not be negative. Given: {self.max_waiting}")
         if self.max_queue_s is not None and not self.max_queue_s > 0.0:

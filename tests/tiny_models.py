@@ -235,9 +235,14 @@ def make_bench(model: Model, **limits: object) -> Bench:
 
 
 def load_tiny(
-    path: Path, dtype: str = "float32", device: str = "cpu", kernels: Kernels | None = None
+    path: Path,
+    dtype: str = "float32",
+    device: str = "cpu",
+    kernels: Kernels | None = None,
+    quantize: str | None = None,
 ) -> Model:
-    return Model(EngineConfig(model=str(path), dtype=dtype, device=device), kernels)
+    config = EngineConfig(model=str(path), dtype=dtype, device=device, quantize=quantize)
+    return Model(config, kernels)
 
 
 def random_prompts(seed: int, lengths: list[int]) -> list[list[int]]:

@@ -7,6 +7,7 @@ modules on a few tokens before those give up their weights. Everything else stay
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,11 +77,15 @@ class Decoder:
         self._joined_layers().add(x, paged, self._turns)
         return self._logits_of(x if len(logits_at) == len(x) else x[logits_at])
 
-    def take(self, layers: nn.ModuleList) -> None:
+    def take(self, module: Any, *, is_int8: bool) -> None:
         """Pack the weights of layer after layer; a layer is gone before the next is packed."""
+        layers = module.model.layers
         for place, layer in enumerate(layers):
-            self._layers.append(self._pack_layer(layer, place))
+            self._layers.append(self._pack_layer(layer, place, is_int8=is_int8))
             layers[place] = nn.Identity()
+        if is_int8:
+            self._head = _pack(self._kernels, module.lm_head, is_int8=True)
+        module.lm_head = nn.Identity()
 
     def differs(self, layers: nn.ModuleList, trace: "Trace") -> str | None:
         """Say which part gives something else than it gave for the library, None if none does.
@@ -126,21 +131,22 @@ class Decoder:
         self._kernels.linear(y, self._head, logits, Epilogue.FLOAT)
         return logits
 
-    def _pack_layer(self, layer: Any, place: int) -> Layer:
+    def _pack_layer(self, layer: Any, place: int, *, is_int8: bool = False) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
+        pack = partial(_pack, self._kernels, is_int8=is_int8)
         q_norm, k_norm = (getattr(attention, name, None) for name in _HEAD_NORMS)
         extras = self._attention.extras[place]
         return Layer(
             norm=layer.input_layernorm.weight.detach(),
-            qkv=_pack(self._kernels, attention.q_proj, attention.k_proj, attention.v_proj),
+            qkv=pack(attention.q_proj, attention.k_proj, attention.v_proj),
             q_norm=None if q_norm is None else q_norm.weight.detach(),
             k_norm=None if k_norm is None else k_norm.weight.detach(),
             window=extras.window,
             scale=extras.scale,
-            out=_pack(self._kernels, attention.o_proj),
+            out=pack(attention.o_proj),
             mlp_norm=layer.post_attention_layernorm.weight.detach(),
-            gate_up=_pack_gate(self._kernels, mlp.gate_proj, mlp.up_proj),
-            down=_pack_down(self._kernels, mlp.down_proj),
+            gate_up=_pack_gate(self._kernels, mlp.gate_proj, mlp.up_proj, is_int8=is_int8),
+            down=_pack_down(self._kernels, mlp.down_proj, is_int8=is_int8),
         )
 
 
@@ -173,24 +179,30 @@ def matches(module: Any) -> bool:
     """Tell whether a module has the parts of a Llama by their names, and none besides."""
     if _names(module) != {"model", "lm_head"} or _names(module.model) != _BODY:
         return False
-    is_head = type(module.lm_head) is nn.Linear and module.lm_head.in_features % 2 == 0
+    is_head = type(module.lm_head) is nn.Linear and module.lm_head.in_features % 4 == 0
     return is_head and all(_is_layer(layer) for layer in module.model.layers)
 
 
 def take_over(
-    module: Any, kernels: Kernels, attention: PagedAttention, max_position: int, trace: Trace
+    module: Any,
+    kernels: Kernels,
+    attention: PagedAttention,
+    max_position: int,
+    trace: Trace,
+    *,
+    is_int8: bool,
 ) -> Decoder | None:
     """Give the decoder for a module that `matches`, which loses its layers; None if it differs.
 
-    The attention is planned for the trace's tokens as one chunk.
+    The attention is planned for the trace's tokens as one chunk. What is compared is not quantised
+    yet.
     """
     part = _unlike(module, attention)
     if part is None:
         decoder = Decoder(module, kernels, attention, max_position)
         part = decoder.differs(module.model.layers, trace)
         if part is None:
-            decoder.take(module.model.layers)
-            module.lm_head = nn.Identity()
+            decoder.take(module, is_int8=is_int8)
             return decoder
     logger.info("the library's modules run: %s is not as in a Llama", part)
     return None
@@ -207,7 +219,7 @@ def _is_layer(layer: Any) -> bool:
         return False
     linears = [getattr(layer.self_attn, name) for name in _ATTENTION]
     linears += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
-    if any(type(linear) is not nn.Linear or linear.in_features % 2 for linear in linears):
+    if any(type(linear) is not nn.Linear or linear.in_features % 4 for linear in linears):
         return False
     x = torch.linspace(-4, 4, 33)
     return torch.allclose(layer.mlp.act_fn(x), silu(x))
@@ -251,25 +263,27 @@ def _epsilon(norm: Any) -> float:
     return float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
 
 
-def _pack(kernels: Kernels, *linears: nn.Linear) -> Packed:
+def _pack(kernels: Kernels, *linears: nn.Linear, is_int8: bool = False) -> Packed:
     """Pack linears of one input as one."""
     weights = [linear.weight.detach() for linear in linears]
-    return kernels.pack(weights[0] if len(weights) == 1 else torch.cat(weights), _bias(linears))
+    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+    return kernels.pack(weight, _bias(linears), is_int8=is_int8)
 
 
-def _pack_gate(kernels: Kernels, gate: nn.Linear, other: nn.Linear) -> Packed:
+def _pack_gate(kernels: Kernels, gate: nn.Linear, other: nn.Linear, *, is_int8: bool) -> Packed:
     missing = -gate.out_features % LANES
     weights = [pad(linear.weight.detach(), (0, 0, 0, missing)) for linear in (gate, other)]
     bias = _bias([gate, other])
     if bias is not None:
         bias = interleaved(*(pad(half, (0, missing)) for half in bias.chunk(2)))
-    return kernels.pack(interleaved(*weights), bias)
+    return kernels.pack(interleaved(*weights), bias, is_int8=is_int8)
 
 
-def _pack_down(kernels: Kernels, down: nn.Linear) -> Packed:
+def _pack_down(kernels: Kernels, down: nn.Linear, *, is_int8: bool) -> Packed:
     """Pack with the columns that the padding of the gate adds."""
     weight = pad(down.weight.detach(), (0, -down.in_features % LANES))
-    return kernels.pack(weight, None if down.bias is None else down.bias.detach())
+    bias = None if down.bias is None else down.bias.detach()
+    return kernels.pack(weight, bias, is_int8=is_int8)
 
 
 def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:

@@ -29,6 +29,12 @@ logger = logging.getLogger(__name__)
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _GROWING_ROPES = {"dynamic", "longrope"}
 """Their frequencies depend on the longest row of the batch, so rows stay below the first change."""
+_NO_INT8 = (
+    "8 bits need a Llama-like model in bfloat16 on a CPU that runs the C++ kernels; leave out "
+    "--quantize"
+)
+_INT8_TOLERANCE = 0.15
+"""Of the largest logit: what rounding may do to a model whose weights are random."""
 _CHECK_LENGTHS = (11, 5, 8)
 _CHECK_CHUNKS = ((0, 6), (6, 10), (10, 11))
 """Steps of the check: the first rows' tokens come in these pieces, the last of one token."""
@@ -49,6 +55,7 @@ class Model:
         is_fitting = kernels is not None and kernels.dtype is self.dtype
         self._kernels = kernels if is_fitting and self.device.type == "cpu" else None
         self._decoder: Decoder | None = None
+        self._is_int8 = config.quantize == "int8"
         self.attention = PagedAttention(self.device, self._kernels)
         name = f"millrace_{id(self.attention)}"
         AttentionInterface.register(name, self.attention.attend)
@@ -108,6 +115,8 @@ class Model:
         self._check_calls(text_config)
         if trace is not None:
             self._decoder = self._take_over(trace)
+        if self._decoder is None and self._is_int8:
+            raise _refuse(self._module, _NO_INT8)
         if self._decoder is None:
             self._rewrite_linears(prompts[0])
         self._check_ragged(prompts, expected)
@@ -128,7 +137,14 @@ class Model:
         nothing = np.empty((0, 1), dtype=np.int64)
         chunk = Context(np.array([0]), 0, num_tokens)
         self.attention.plan(nothing, nothing[:, 0], [chunk])
-        return take_over(self._module, self._kernels, self.attention, self.max_position, trace)
+        return take_over(
+            self._module,
+            self._kernels,
+            self.attention,
+            self.max_position,
+            trace,
+            is_int8=self._is_int8,
+        )
 
     def _rewrite_linears(self, prompt: Tensor) -> None:
         self.attention.detach()
@@ -170,6 +186,7 @@ class Model:
             scale = alone.float().abs().max()
             error = (ragged.float() - alone.float()).abs().max() / scale
             tolerance = 1e-3 if self.dtype is torch.float32 else 0.05
+            tolerance = _INT8_TOLERANCE if self._is_int8 else tolerance
             if not torch.isfinite(ragged).all() or error > tolerance:
                 raise _refuse(
                     self._module,

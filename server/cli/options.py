@@ -28,6 +28,7 @@ def _refused(name: str, kind: Any, help: str, because: str, **rest: Any) -> Opti
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DTYPES = click.Choice(("auto", "bfloat16", "float16", "float32"))
+_QUANTIZE = click.Choice(("int8",))
 _DEVICES = click.Choice(("auto", "cpu", "cuda"))
 _SAGEMAKER_TRUST = ("HF_MODEL_TRUST_REMOTE_CODE",)
 
@@ -208,6 +209,14 @@ OPTIONS = (
             default="the usable cores",
         ),
         Option(
+            "--quantize",
+            _QUANTIZE,
+            "engine.quantize",
+            "Weights of 8 bits, one scale a column; for Llama-like models on a CPU.",
+            default="none",
+            more_env=("HF_MODEL_QUANTIZE",),
+        ),
+        Option(
             "--kernels",
             bool,
             "engine.has_kernels",
@@ -368,13 +377,6 @@ OPTIONS = (
             "a model runs on one device; start one server a device behind a balancer instead",
             harmless=(0, 1),
             more_env=("SM_NUM_GPUS",),
-        ),
-        _refused(
-            "--quantize",
-            str,
-            "Quantise the weights.",
-            "quantised weights are not supported; serve the plain model with --dtype bfloat16",
-            more_env=("HF_MODEL_QUANTIZE",),
         ),
         _refused(
             "--kv-cache-dtype",

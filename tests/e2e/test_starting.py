@@ -86,7 +86,18 @@ FLAGS = {
     "NaN": (["--graceful-termination-timeout", "nan"], 1, "must be at least 0. Given: nan"),
     "a port out of range": (["--port", "99999"], 1, "--port must be between 0 and 65535"),
     "a host name": (["--hostname", "nowhere"], 1, "--hostname must be an IP address or localhost"),
-    "what is not built": (["--quantize", "awq"], 1, "--quantize awq is refused"),
+    "what is not built": (["--speculate", "2"], 1, "--speculate 2 is refused"),
+    "another quantisation": (["--quantize", "awq"], 2, "'awq' is not 'int8'"),
+    "8 bits without kernels": (
+        ["--quantize", "int8", "--no-kernels"],
+        1,
+        "--quantize needs the kernels, which --no-kernels turns off",
+    ),
+    "8 bits of float32": (
+        ["--quantize", "int8", "--dtype", "float32"],
+        1,
+        "8 bits need a Llama-like model in bfloat16 on a CPU that runs the C++ kernels",
+    ),
     "two names of one": (
         ["--max-input-tokens", "9", "--max-input-length", "9"],
         1,

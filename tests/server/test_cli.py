@@ -58,6 +58,7 @@ SAMPLES = {
     "--memory-fraction": ("engine.memory_fraction", "0.25", 0.25),
     "--cuda-memory-fraction": ("engine.memory_fraction", "0.25", 0.25),
     "--block-size": ("engine.block_size", "7", 7),
+    "--quantize": ("engine.quantize", "int8", "int8"),
     "--kernels": ("engine.has_kernels", "no", False),
     "--prefix-caching": ("engine.is_prefix_caching", "no", False),
     "--events": ("server.is_events", "no", False),
@@ -163,7 +164,6 @@ REFUSED = {
     "--ngrok": None,
     "--sharded": "true",
     "--num-shard": "2",
-    "--quantize": "gptq",
     "--kv-cache-dtype": "fp8_e5m2",
     "--speculate": "2",
     "--rope-scaling": "dynamic",
@@ -356,7 +356,7 @@ def test_values_that_ask_for_what_is_so_anyway_are_taken_in_silence(command, env
 
 @pytest.mark.parametrize(
     ("env", "flag"),
-    [({"SM_NUM_GPUS": "4"}, "--num-shard"), ({"HF_MODEL_QUANTIZE": "awq"}, "--quantize")],
+    [({"SM_NUM_GPUS": "4"}, "--num-shard"), ({"KV_CACHE_DTYPE": "fp8"}, "--kv-cache-dtype")],
 )
 def test_sagemakers_names_are_refused_where_the_flag_is(command, env, flag):
     result = command("serve", **env)
@@ -482,8 +482,8 @@ def test_configurations_come_from_plain_values():
     assert notices({"cuda_graphs": "0", "usage_stats": None}) == [
         "--cuda-graphs has no effect: no CUDA graphs are captured"
     ]
-    with pytest.raises(ConfigError, match=r"^--quantize awq is refused: "):
-        configs_from({"quantize": "awq"})
+    with pytest.raises(ConfigError, match=r"^--speculate 2 is refused: "):
+        configs_from({"speculate": 2})
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -550,7 +550,7 @@ def test_it_tells_its_version(command):
 
 
 def test_env_prints_versions_and_machine_and_serves_nothing(command):
-    result = command("serve", "--env", "--quantize", "awq")
+    result = command("serve", "--env", "--speculate", "2")
     assert (result.exit_code, command.ran) == (0, [])
     named = [line.split(":")[0] for line in result.output.splitlines()]
     assert named[:5] == ["millrace", "python", "platform", "cores", "torch"]

@@ -62,9 +62,9 @@ def test_biases_wherever_a_llama_may_have_them_are_added(bias, tmp_path):
     assert load_tiny(path, kernels=Reference(torch.float32))._decoder is not None
 
 
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory):
-    """A bfloat16 model whose heads and blocks the C++ kernels know."""
+@pytest.fixture(scope="module", params=[None, "int8"])
+def wide(tmp_path_factory, request):
+    """A bfloat16 model whose heads and blocks the C++ kernels know, also with weights of 8 bits."""
     try:
         kernels = load_native()
     except KernelsMissing as missing:
@@ -72,8 +72,10 @@ def wide(tmp_path_factory):
             pytest.skip(str(missing))
         raise
     path = save_model("qwen2", WIDE, tmp_path_factory.mktemp("models") / "wide")
-    model = load_tiny(path, dtype="bfloat16", kernels=kernels)
+    model = load_tiny(path, dtype="bfloat16", kernels=kernels, quantize=request.param)
     assert model._decoder is not None
+    weights = [layer.down for layer in model._decoder._layers] + [model._decoder._head]
+    assert all((weight.scales is not None) == (request.param == "int8") for weight in weights)
     return model
 
 
@@ -109,6 +111,12 @@ def test_the_modules_of_another_family_attend_by_the_kernel(tmp_path, wide):
     assert [len(answer) for answer in bench.generate(prompts)] == [24, 24, 24]
 
 
+def test_8_bits_are_refused_where_the_modules_would_run(tmp_path):
+    path = save_tiny_model("granite", tmp_path)
+    with pytest.raises(LoadError, match=r"GraniteForCausalLM cannot be served: 8 bits need"):
+        load_tiny(path, kernels=Reference(torch.float32), quantize="int8")
+
+
 def test_positions_beyond_the_first_table_are_tabulated_when_they_come(wide, monkeypatch):
     prompts = random_prompts(5, [200])
     limits = {"block_size": 16, "num_blocks": 64}
@@ -122,9 +130,9 @@ def test_positions_beyond_the_first_table_are_tabulated_when_they_come(wide, mon
 def test_a_part_that_was_changed_after_the_trace_is_found(part, tmp_path, monkeypatch, caplog):
     take_over = model_file.take_over
 
-    def changed(module, *args):
+    def changed(module, *args, **options):
         module.model.get_submodule(part).weight.mul_(1.5)
-        return take_over(module, *args)
+        return take_over(module, *args, **options)
 
     monkeypatch.setattr(model_file, "take_over", changed)
     path = save_tiny_model("llama", tmp_path)

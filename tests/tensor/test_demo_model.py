@@ -4,6 +4,7 @@ Every question of the held-out sets is first proved absent from the corpus that 
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -14,7 +15,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import load_tiny, make_bench
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from engine.compute.attention import Context
+from engine.compute.kernels.native import KernelsMissing, load_native
+from engine.compute.kv_cache import KVCache
 
 DEMO = Path(__file__).parents[2] / "engine" / "demo"
 MAX_BYTES = 8_000_000
@@ -253,6 +259,68 @@ def test_it_continues_prose(complete):
     for text, answer in zip([" blue", " there was a", " "], answers, strict=True):
         assert answer.startswith(text)
         assert answer.endswith(".<|endoftext|>")
+
+
+@pytest.fixture(scope="module")
+def in_bf16_and_int8():
+    try:
+        kernels = load_native()
+    except KernelsMissing as missing:
+        if "this processor has no" in str(missing):
+            pytest.skip(str(missing))
+        raise
+    return [load_tiny(DEMO, "bfloat16", "cpu", kernels, quantize) for quantize in (None, "int8")]
+
+
+def test_with_8_bits_its_perplexity_is_within_a_hundredth(
+    in_bf16_and_int8, tokenizer, corpus_of_training
+):
+    corpus, _ = corpus_of_training
+    ids = torch.tensor(tokenizer(corpus.text(corpus.SEED + 1)[:40_000])["input_ids"])
+    rows = ids[: len(ids) // 512 * 512].view(-1, 512)
+    assert len(rows) >= 16
+    plain, rounded = (math.exp(_nll(model, rows)) for model in in_bf16_and_int8)
+    assert plain != rounded
+    assert abs(rounded / plain - 1) < 0.01, (plain, rounded)
+
+
+def test_with_8_bits_its_answers_are_the_same(in_bf16_and_int8, tokenizer):
+    questions = [*KNOWN, *EXACT, *PARAPHRASED]
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+        for question in questions
+    ]
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in [*prompts, *RAW]]
+    plain, rounded = (
+        make_bench(model, num_blocks=1024, block_size=16).generate(
+            prompts, max_new_tokens=60, ignore_eos=False
+        )
+        for model in in_bf16_and_int8
+    )
+    asked = [*questions, *RAW]
+    other = [
+        (question, tokenizer.decode(a), tokenizer.decode(b))
+        for question, a, b in zip(asked, plain, rounded, strict=True)
+        if a != b
+    ]
+    assert other == []
+
+
+def _nll(model, rows):
+    """Average the negative log-likelihood of each row's tokens after its first."""
+    cache = KVCache(model.shapes, 512 // 32, 32, model.dtype, model.device)
+    model.attention.attach(cache)
+    total = 0.0
+    with torch.inference_mode():
+        for row in rows:
+            blocks = torch.arange(512 // 32).numpy()
+            model.attention.plan(blocks[None, :1][:0], blocks[:0], [Context(blocks, 0, 512)])
+            at = torch.arange(512)
+            logits = model.forward(row, at, at).float()
+            total += torch.nn.functional.cross_entropy(logits[:-1], row[1:]).item()
+    return total / len(rows)
 
 
 def _rendered(tokenizer, chats: list[list[dict[str, str]]]) -> list[str]:

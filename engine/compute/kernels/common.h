@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,avx2,fma")
 
 #define FACE extern "C" __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))

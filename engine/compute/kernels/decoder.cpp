@@ -6,7 +6,9 @@
 // The structs are those of native.py.
 
 struct Linear {
-  const bf16 *packed, *bias;  // bias may be null
+  const void* packed;   // bfloat16, or 8 bits with
+  const float* scales;  // or null
+  const bf16* bias;     // or null
   int64_t n, k;
 };
 
@@ -34,11 +36,15 @@ struct Step {
   int64_t table_stride;
   const float *cosine, *sine;
   bf16 *y, *qkv, *attended, *h;  // room for the layers' own results
-  char* scratch;
+  char *scratch, *room;  // for attention; for products of 8 bits
 };
 
-static void multiply(const bf16* x, int64_t num_rows, const Linear& w, bf16* y, Epilogue epilogue) {
-  millrace_linear(x, num_rows, w.k, w.packed, w.bias, w.n, y, epilogue);
+static void multiply(const bf16* x, const Step& s, const Linear& w, bf16* y, Epilogue epilogue) {
+  if (w.scales == nullptr)
+    millrace_linear(x, s.num_tokens, w.k, (const bf16*)w.packed, w.bias, w.n, y, epilogue);
+  else
+    millrace_linear_int8(x, s.num_tokens, w.k, (const uint8_t*)w.packed, w.scales, w.bias, w.n, y,
+                         epilogue, s.room);
 }
 
 FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* step) {
@@ -47,15 +53,15 @@ FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* s
   const int64_t t = s.num_tokens, num_slots = m.num_blocks * m.block_size;
   for (const Layer* l = layers; l < layers + m.num_layers; ++l) {
     millrace_rms_norm(s.x, t, m.hidden, l->norm, m.epsilon, s.y);
-    multiply(s.y, t, l->qkv, s.qkv, STORE);
+    multiply(s.y, s, l->qkv, s.qkv, STORE);
     millrace_rope_write(s.qkv, t, m.num_heads, m.num_kv_heads, m.dim, l->q_norm, l->k_norm,
                         m.epsilon, s.positions, s.cosine, s.sine, s.slots, l->k, l->v, num_slots);
     millrace_attend(s.qkv, l->qkv.n, t, m.num_heads, m.num_kv_heads, m.dim, l->k, l->v,
                     m.num_blocks, m.block_size, s.tables, s.table_stride, s.rows, s.positions,
                     l->window, l->scale, s.scratch, s.attended);
-    multiply(s.attended, t, l->out, s.x, ADD);
+    multiply(s.attended, s, l->out, s.x, ADD);
     millrace_rms_norm(s.x, t, m.hidden, l->mlp_norm, m.epsilon, s.y);
-    multiply(s.y, t, l->gate_up, s.h, SILU_MUL);
-    multiply(s.h, t, l->down, s.x, ADD);
+    multiply(s.y, s, l->gate_up, s.h, SILU_MUL);
+    multiply(s.h, s, l->down, s.x, ADD);
   }
 }

@@ -13,6 +13,15 @@ FACE void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed);
 FACE void millrace_linear(const bf16* x, int64_t m, int64_t k, const bf16* packed,
                           const bf16* bias, int64_t n, void* y, int64_t epilogue);
 
+FACE void millrace_pack_int8(const bf16* weight, int64_t n, int64_t k, uint8_t* packed,
+                             float* scales);
+
+FACE int64_t millrace_int8_room(int64_t m, int64_t k);
+
+FACE void millrace_linear_int8(const bf16* x, int64_t m, int64_t k, const uint8_t* packed,
+                               const float* scales, const bf16* bias, int64_t n, void* y,
+                               int64_t epilogue, char* room);
+
 FACE void millrace_rms_norm(const bf16* x, int64_t m, int64_t n, const bf16* w, float epsilon,
                             bf16* y);
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.compute.kernels.table import Epilogue, Heads, Layer, Packed, Paged, Turns
 from engine.errors import EngineError
 
-_VERSION = 1
+_VERSION = 2
 _PANEL = 32
 _PLACES = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
 _BFLOAT16 = torch.bfloat16
@@ -42,18 +42,28 @@ class Native:
         missing = self._library.missing()
         if missing is not None:
             raise KernelsMissing(f"this processor has no {missing.decode()}")
-        self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._scratch = _Room()
+        self._int8_room = _Room()
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None) -> Packed:
-        """Lay out a weight `[out, in]` of an even width for `linear`."""
+    def pack(self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool = False) -> Packed:
+        """Lay out a weight `[out, in]` for `linear`, of an even width.
+
+        With `is_int8` it is quantised, and its width a multiple of four.
+        """
         n, k = weight.shape
-        if k % 2:
-            raise ValueError(f"a kernel wants weights of an even width. Given: {[n, k]}")
+        if k % (4 if is_int8 else 2):
+            multiple = "a multiple of four" if is_int8 else "even"
+            raise ValueError(f"a kernel wants weights whose width is {multiple}. Given: {[n, k]}")
         weight = weight.to(_BFLOAT16).contiguous()
-        packed = weight.new_zeros(-(-n // _PANEL) * _PANEL * k)
-        self._library.pack(weight.data_ptr(), n, k, packed.data_ptr())
         bias = None if bias is None else bias.to(_BFLOAT16).contiguous()
-        return Packed(packed, bias, n, k)
+        dtype, scales = (torch.uint8, torch.empty(n)) if is_int8 else (_BFLOAT16, None)
+        packed = torch.zeros(-(-n // _PANEL) * _PANEL * k, dtype=dtype)
+        if scales is None:
+            self._library.pack(weight.data_ptr(), n, k, packed.data_ptr())
+        else:
+            pointers = packed.data_ptr(), scales.data_ptr()
+            self._library.pack_int8(weight.data_ptr(), n, k, *pointers)
+        return Packed(packed, bias, n, k, scales)
 
     def linear(
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
@@ -63,10 +73,13 @@ class Native:
         width = weight.n // 2 if epilogue is Epilogue.SILU_MUL else weight.n
         _check(x, (num_rows, weight.k))
         _check(out, (num_rows, width), epilogue.dtype(_BFLOAT16))
-        data, bias = weight.data.data_ptr(), _pointer(weight.bias)
-        self._library.linear(
-            x.data_ptr(), num_rows, k, data, bias, weight.n, out.data_ptr(), epilogue.value
-        )
+        given = x.data_ptr(), num_rows, k, weight.data.data_ptr()
+        rest = _pointer(weight.bias), weight.n, out.data_ptr(), epilogue.value
+        if weight.scales is None:
+            self._library.linear(*given, *rest)
+        else:
+            room = self.int8_room(num_rows, k)
+            self._library.linear_int8(*given, weight.scales.data_ptr(), *rest, room)
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
         """Normalise each row of `x [rows, width]` into `out`, which may be `x`."""
@@ -159,10 +172,11 @@ class Native:
 
     def scratch(self, group: int, max_length: int) -> int:
         """Give a pointer to room for attention over so many tokens."""
-        size = self._library.attend_scratch(group, max_length)
-        if len(self._scratch) < size:
-            self._scratch = torch.empty(size + size // 2, dtype=torch.uint8)
-        return self._scratch.data_ptr()
+        return self._scratch.of(self._library.attend_scratch(group, max_length))
+
+    def int8_room(self, num_rows: int, width: int) -> int:
+        """Give a pointer to room for rows of 8 bits."""
+        return self._int8_room.of(self._library.int8_room(num_rows, width))
 
     def decoder(
         self,
@@ -174,6 +188,19 @@ class Native:
     ) -> "NativeLayers":
         """Join layers to a cache."""
         return NativeLayers(self, self._library.decode, heads, epsilon, layers, k, v)
+
+
+class _Room:
+    """Memory that is kept from call to call, and grows."""
+
+    def __init__(self) -> None:
+        self._bytes = torch.empty(0, dtype=torch.uint8)
+
+    def of(self, num_bytes: int) -> int:
+        """Give a pointer to so many bytes; good until more are wanted."""
+        if len(self._bytes) < num_bytes:
+            self._bytes = torch.empty(num_bytes + num_bytes // 4, dtype=torch.uint8)
+        return self._bytes.data_ptr()
 
 
 class NativeLayers:
@@ -194,8 +221,9 @@ class NativeLayers:
         self._heads = heads
         self._tensors = (layers, k, v)  # what the pointers point to
         self._hidden = layers[0].qkv.k
+        self._is_int8 = any(layer.qkv.scales is not None for layer in layers)
         self._widths = [self._hidden, heads.width, heads.num_heads * heads.dim, layers[0].down.k]
-        self._work = torch.empty(0, dtype=_BFLOAT16)
+        self._work = _Room()
         for layer, keys, values in zip(layers, k, v, strict=True):
             self._check_layer(layer)
             _check_cache(heads, keys, values)
@@ -220,8 +248,6 @@ class NativeLayers:
         _check(x, (num_tokens, self._hidden))
         _check_paged(paged, num_tokens)
         _check_turns(turns, heads, paged)
-        if len(self._work) < num_tokens * sum(self._widths):
-            self._work = torch.empty(num_tokens * sum(self._widths), dtype=_BFLOAT16)
         group = heads.num_heads // heads.num_kv_heads
         step = _Step(
             num_tokens,
@@ -235,14 +261,15 @@ class NativeLayers:
             turns.sine.data_ptr(),
             *self._rooms(num_tokens),
             self._native.scratch(group, paged.tables.shape[1] * self._block_size),
+            self._native.int8_room(num_tokens, max(self._widths)) if self._is_int8 else None,
         )
         self._decode(byref(self._shape), self._layers, byref(step))
 
     def _rooms(self, num_tokens: int) -> list[int]:
         """Divide the room for results; they are pointers."""
-        start = self._work.data_ptr()
-        ends = [sum(self._widths[:count]) for count in range(len(self._widths))]
-        return [start + end * num_tokens * _BFLOAT16.itemsize for end in ends]
+        token_bytes = [width * _BFLOAT16.itemsize for width in self._widths]
+        start = self._work.of(num_tokens * sum(token_bytes))
+        return [start + num_tokens * sum(token_bytes[:place]) for place in range(len(token_bytes))]
 
     def _check_layer(self, layer: Layer) -> None:
         hidden, width, attended, inner = self._widths
@@ -273,7 +300,13 @@ def load_native() -> Native:
 
 
 class _Linear(ctypes.Structure):
-    _fields_ = (("packed", c_void_p), ("bias", c_void_p), ("n", c_int64), ("k", c_int64))
+    _fields_ = (
+        ("packed", c_void_p),
+        ("scales", c_void_p),
+        ("bias", c_void_p),
+        ("n", c_int64),
+        ("k", c_int64),
+    )
 
 
 class _Layer(ctypes.Structure):
@@ -322,6 +355,7 @@ class _Step(ctypes.Structure):
         ("attended", c_void_p),
         ("h", c_void_p),
         ("scratch", c_void_p),
+        ("room", c_void_p),
     )
 
 
@@ -337,6 +371,9 @@ class _Library:
         self.missing = self._function("missing", c_char_p)
         self.pack = self._function("pack", None, "piip")
         self.linear = self._function("linear", None, "piippipi")
+        self.pack_int8 = self._function("pack_int8", None, "piipp")
+        self.linear_int8 = self._function("linear_int8", None, "piipppipip")
+        self.int8_room = self._function("int8_room", c_int64, "ii")
         self.rms_norm = self._function("rms_norm", None, "piipfp")
         self.rope_write = self._function("rope_write", None, "piiiippfppppppi")
         self.attend_can = self._function("attend_can", c_int64, "iii")
@@ -370,7 +407,8 @@ def _layer(layer: Layer, k: Tensor, v: Tensor) -> _Layer:
 
 
 def _linear(weight: Packed) -> _Linear:
-    return _Linear(weight.data.data_ptr(), _pointer(weight.bias), weight.n, weight.k)
+    pointers = weight.data.data_ptr(), _pointer(weight.scales), _pointer(weight.bias)
+    return _Linear(*pointers, weight.n, weight.k)
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

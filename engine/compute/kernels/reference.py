@@ -16,8 +16,12 @@ class Reference:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None) -> Packed:
-        """Take a weight `[out, in]` as it is."""
+    def pack(self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool = False) -> Packed:
+        """Take a weight `[out, in]` as it is, or rounded to what 8 bits hold."""
+        if is_int8:
+            scales = weight.float().abs().amax(1, keepdim=True) / 127
+            rounded = (weight.float() / scales).nan_to_num().round() * scales
+            weight = rounded.to(weight.dtype)
         return Packed(weight, bias, *weight.shape)
 
     def linear(

@@ -5,7 +5,7 @@
 #define FACE extern "C" __attribute__((visibility("default")))
 
 // Changes with every change of a face: a library left over from another version is not called.
-FACE int64_t millrace_version() { return 1; }
+FACE int64_t millrace_version() { return 2; }
 
 // The first instruction set that is missing here, or null.
 FACE const char* millrace_missing() {
@@ -14,6 +14,7 @@ FACE const char* millrace_missing() {
   if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
       !__builtin_cpu_supports("avx512dq"))
     return "AVX-512 BW, VL and DQ";
+  if (!__builtin_cpu_supports("avx512vnni")) return "AVX-512 VNNI";
   if (!__builtin_cpu_supports("avx512bf16")) return "AVX-512 BF16";
   return nullptr;
 }

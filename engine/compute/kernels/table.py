@@ -36,6 +36,8 @@ class Packed:
     bias: Tensor | None
     n: int
     k: int
+    scales: Tensor | None = None
+    """`[n]` of float32 where the data are of 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,11 @@ class Kernels(Protocol):
 
     dtype: torch.dtype
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None) -> Packed:
-        """Lay out a weight `[out, in]` of an even width for `linear`."""
+    def pack(self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool = False) -> Packed:
+        """Lay out a weight `[out, in]` for `linear`, of an even width.
+
+        With `is_int8` it is quantised, and its width a multiple of four.
+        """
         ...
 
     def linear(

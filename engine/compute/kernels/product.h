@@ -1,0 +1,102 @@
+// What products x W^T share: their division into panels and tiles, and what becomes of the sums.
+//
+// W [n, k] is packed as panels of 32 columns, each read from its beginning to its end. A tile is up
+// to 14 rows of x, whose sums stay in registers. Several tiles share the reading of the next panel
+// from memory, so that it never rests.
+
+#pragma once
+
+#include "faces.h"
+
+static const int64_t PANEL = 32;
+static const int MAX_ROWS = 14;            // 28 registers of sums, 2 of weights, 1 of the row
+static const int64_t ROW_BLOCK = 18 * 14;  // rows whose numbers stay in the second-level cache
+static const int64_t AHEAD = 8192;         // bytes that a tile of its own asks for in advance
+static const int64_t LINES = 128;          // bytes of weights in one step along k
+static const int64_t SMALL = 1 << 18;      // products that are done before threads have woken
+
+struct Tile {
+  int64_t column, row;
+  const char* weights;
+  const char* later;  // what is asked for meanwhile
+  int64_t stride;     // of it in each step along k
+};
+
+INLINE void ask_for(const char* later) {
+  _mm_prefetch(later, _MM_HINT_T0);
+  _mm_prefetch(later + LINES / 2, _MM_HINT_T0);
+}
+
+// A row's 32 sums in columns `n` to `n + 31` go to `row`.
+template <int EPILOGUE>
+INLINE void finish(void* row, int64_t n, int64_t num_columns, __m512 low, __m512 high) {
+  const int64_t left = num_columns - n;
+  const __mmask16 m0 = tail(left), m1 = tail(left - 16);
+  if (EPILOGUE == FLOAT) {
+    _mm512_mask_storeu_ps((float*)row + n, m0, low);
+    _mm512_mask_storeu_ps((float*)row + n + 16, m1, high);
+  } else if (EPILOGUE == SILU_MUL) {  // sixteen columns of the gate, then sixteen to multiply
+    store((bf16*)row + n / 2, _mm512_mul_ps(silu(low), high), tail(left / 2));
+  } else {
+    bf16* y = (bf16*)row + n;
+    if (EPILOGUE == ADD) {
+      low = _mm512_add_ps(low, load(y, m0));
+      high = _mm512_add_ps(high, load(y + 16, m1));
+    }
+    store(y, low, m0);
+    store(y + 16, high, m1);
+  }
+}
+
+// A Product has n, packed, panel_bytes() and multiply<ROWS, EPILOGUE>(tile, y, y_bytes).
+
+template <class Product, int ROWS, int EPILOGUE>
+static void multiply(const Product& product, const Tile& tile, char* y, int64_t y_bytes) {
+  product.template multiply<ROWS, EPILOGUE>(tile, y + tile.row * y_bytes, y_bytes);
+}
+
+template <class Product, int EPILOGUE>
+static void multiply_rows(const Product& p, int64_t num_rows, const Tile& tile, char* y,
+                          int64_t y_bytes) {
+  typedef void (*Multiply)(const Product&, const Tile&, char*, int64_t);
+  static const Multiply by_rows[MAX_ROWS] = {
+      multiply<Product, 1, EPILOGUE>,  multiply<Product, 2, EPILOGUE>,
+      multiply<Product, 3, EPILOGUE>,  multiply<Product, 4, EPILOGUE>,
+      multiply<Product, 5, EPILOGUE>,  multiply<Product, 6, EPILOGUE>,
+      multiply<Product, 7, EPILOGUE>,  multiply<Product, 8, EPILOGUE>,
+      multiply<Product, 9, EPILOGUE>,  multiply<Product, 10, EPILOGUE>,
+      multiply<Product, 11, EPILOGUE>, multiply<Product, 12, EPILOGUE>,
+      multiply<Product, 13, EPILOGUE>, multiply<Product, 14, EPILOGUE>};
+  by_rows[num_rows - 1](p, tile, y, y_bytes);
+}
+
+template <class Product, int EPILOGUE>
+static void multiply_panels(const Product& product, int64_t m, char* y, int64_t y_bytes) {
+  const int64_t num_panels = (product.n + PANEL - 1) / PANEL, bytes = product.panel_bytes();
+  for (int64_t begin = 0; begin < m; begin += ROW_BLOCK) {
+    const int64_t rows = m - begin < ROW_BLOCK ? m - begin : ROW_BLOCK;
+    const int64_t num_tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
+#pragma omp parallel for schedule(static) if (rows * num_panels * bytes > SMALL)
+    for (int64_t p = 0; p < num_panels; ++p) {
+      const char* weights = product.packed + p * bytes;
+      for (int64_t t = 0; t < num_tiles; ++t) {  // of nearly equal size
+        const int64_t first = rows * t / num_tiles, end = rows * (t + 1) / num_tiles;
+        const int64_t later = num_tiles == 1 ? AHEAD : bytes + bytes * t / num_tiles;
+        const Tile tile = {p * PANEL, begin + first, weights, weights + later, LINES / num_tiles};
+        multiply_rows<Product, EPILOGUE>(product, end - first, tile, y, y_bytes);
+      }
+    }
+  }
+}
+
+// y [m, n] of bf16, or of float, or [m, n/2] where gate and factor are multiplied.
+template <class Product>
+static void multiply_to(const Product& product, int64_t m, void* y, int64_t epilogue) {
+  const int64_t n = product.n;
+  switch (epilogue) {
+    case STORE: return multiply_panels<Product, STORE>(product, m, (char*)y, n * 2);
+    case ADD: return multiply_panels<Product, ADD>(product, m, (char*)y, n * 2);
+    case SILU_MUL: return multiply_panels<Product, SILU_MUL>(product, m, (char*)y, n);
+    case FLOAT: return multiply_panels<Product, FLOAT>(product, m, (char*)y, n * 4);
+  }
+}
