@@ -1,6 +1,7 @@
 """World: a scheduler, its runner and its clients in one place, checked after every move."""
 
 from dataclasses import replace
+from itertools import takewhile
 
 import msgspec
 import pytest
@@ -49,6 +50,8 @@ class World:
         self.batch = None
         self.start_order = []
         self.num_chunks = self.num_hits = self.num_evicted = self.num_rejoined = 0
+        self.num_passed = 0
+        """Times that one started while one before it waited for a prefix."""
 
     def add(self, prompt="a", max_new_tokens=1, **params):
         sequence_id = len(self.sequences) + 1
@@ -144,7 +147,32 @@ class World:
             assert line[:num_preempted] == before[len(stayed) :], "the line is out of order"
             assert not batch.join
         self.start_order += [sequence.sequence_id for sequence in self.scheduler.started]
-        assert self.start_order == sorted(self.start_order), "somebody was overtaken"
+        for sequence in self.scheduler.started:
+            assert not self.lacks_what_another_computes(sequence), "a prefix is computed twice"
+            for other in self.scheduler.waiting:
+                is_passed = other.started_at is None and other.sequence_id < sequence.sequence_id
+                if is_passed:
+                    self.num_passed += 1
+                    assert self.lacks_what_another_computes(other), "somebody was overtaken"
+
+    def lacks_what_another_computes(self, sequence):
+        """Look at every token: would an older prompt's blocks save it work?"""
+        scheduler, size = self.scheduler, self.scheduler.limits.block_size
+        is_sharing = scheduler.limits.is_prefix_caching and sequence.params.is_prefix_cached
+        if not is_sharing or sequence.params.prompt_logprobs:
+            return False
+        ids = sequence.token_ids[: sequence.num_prompt - 1]
+        num_known = sequence.num_computed or size * len(scheduler.pool.find(ids, len(ids)))
+        entering = {join.sequence_id for join in self.batch.join}
+        for other in scheduler.running.values():
+            is_computing = other.num_behind > 1 or other.sequence_id in entering
+            if other.sequence_id >= sequence.sequence_id or not is_computing:
+                continue
+            pairs = zip(ids, other.token_ids, strict=False)
+            num_common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            if num_common // size * size > max(num_known, other.num_computed):
+                return True
+        return False
 
     def _hear(self, gains):
         self.scheduler.check()
