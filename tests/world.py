@@ -39,9 +39,11 @@ def resent(record):
 class World:
     """A scheduler, its runner and its clients. Every move ends in a check."""
 
-    def __init__(self, scripts="", *, words=(), **limits):
+    def __init__(self, scripts="", *, words=(), pace=None, step_s=lambda batch: 0.0, **limits):
         self.vocabulary = FakeVocabulary(*words)
-        self.scheduler = Scheduler(replace(LIMITS, **limits), self.vocabulary, [EOS])
+        self.scheduler = Scheduler(replace(LIMITS, **limits), self.vocabulary, [EOS], pace)
+        self.step_s = step_s
+        """How long a batch takes."""
         self.runner = ScriptedRunner(scripts, block_size=self.scheduler.limits.block_size)
         self.clock = FakeClock()
         self.sequences = {}
@@ -50,8 +52,9 @@ class World:
         self.batch = None
         self.start_order = []
         self.num_chunks = self.num_hits = self.num_evicted = self.num_rejoined = 0
-        self.num_passed = 0
-        """Times that one started while one before it waited for a prefix."""
+        self.num_passed = self.num_pauses = 0
+        """Times that one started while one before it waited for a prefix, and steps that left a
+        prompt out."""
 
     def add(self, prompt="a", max_new_tokens=1, **params):
         sequence_id = len(self.sequences) + 1
@@ -86,6 +89,7 @@ class World:
 
     def update(self):
         output = resent(self.runner.execute(resent(self.batch)))
+        self.clock.advance(self.step_s(self.batch))
         self.batch = None
         update = self.scheduler.update(output, self.clock())
         self._hear(update.gains)
@@ -137,7 +141,12 @@ class World:
         """See that the batch keeps the limits, the line's order and the order of preemption."""
         limits, running = self.scheduler.limits, list(self.scheduler.running)
         assert batch.num_tokens <= limits.max_batch_tokens
-        assert [work.sequence_id for work in batch.work] == running, "a running row has no work"
+        at_work = [work.sequence_id for work in batch.work]
+        if self.scheduler._pace is not None and at_work == running[:-1]:
+            assert self.scheduler.running[running[-1]].num_behind > 1, "a stream has no work"
+            self.num_pauses += 1
+        else:
+            assert at_work == running, "a running row has no work"
         assert all(work.is_sampled for work in batch.work[:-1]), "a chunk is not the last row"
         stayed = [sequence_id for sequence_id in before if sequence_id in running]
         assert stayed == before[: len(stayed)], "another than the newest is preempted"
