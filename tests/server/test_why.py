@@ -101,7 +101,7 @@ TOLD = {
     "a prefix": (
         story(queue_s=0.5, num_cached_tokens=16, around=around(waited_for=WaitedFor.PREFIX)),
         f"It took 1.51 s, most of it (1.00 s) spent {DECODING}; it also spent 500 ms waiting while "
-        "another computed the beginning of its prompt and 5.0 ms on a prompt of 20 tokens, 16 of "
+        "another computed the beginning of its prompt and 10 ms on a prompt of 20 tokens, 16 of "
         f"them from the cache; {LENGTH}.",
     ),
     "its turn": (
