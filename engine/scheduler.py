@@ -129,7 +129,8 @@ class Scheduler:
             return None
         self._scheduled_at = now
         leave = tuple(self._rows - self.running.keys())
-        self._rows = set(self.running)
+        if leave or joins:
+            self._rows = set(self.running)
         self._num_steps += 1
         self._batch = Batch(self._num_steps, leave, tuple(joins), tuple(work))
         return self._batch
@@ -226,8 +227,8 @@ class Scheduler:
         The budget holds a token for each row. Only the newest row can have more than one to
         compute: nobody starts behind a prompt that is not yet whole.
         """
-        num_behind = sequence.num_behind
-        num_tokens = min(num_behind, budget)
+        num_behind = len(sequence.token_ids) - sequence.num_computed
+        num_tokens = num_behind if num_behind < budget else budget
         if not num_tokens:
             return None
         end = sequence.num_computed + num_tokens
@@ -337,7 +338,8 @@ class Scheduler:
             return Delta((), self._finish(sequence, FinishReason.ERROR, now, error=failed))
         sequence.num_computed += work.num_tokens
         sequence.prompt_logprobs += row.prompt_logprobs
-        self._prefixes.remember(sequence)
+        if (sequence.num_remembered + 1) * self.limits.block_size <= sequence.num_computed:
+            self._prefixes.remember(sequence)
         tokens: list[Token] = []
         finish = None
         for sampled in row.sampled:
