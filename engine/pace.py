@@ -6,10 +6,8 @@ only so long. Knows no clock (durations are passed in), no sequences and no torc
 
 _STRETCH = 2.25
 """Times a step without prompts, for one with some: gaps stay below 2.5 times the usual."""
-_GRAIN = 16
-"""Prompt tokens come in multiples: few shapes for the matrix products, whole tiles of theirs."""
-_FEW_TOKENS = 32
-"""What fewer of them add is owed more to their being there than to their number."""
+_GRAIN = 8
+"""Prompt tokens come in multiples, since libraries prepare a product for each number of rows."""
 _MAX_MIXED_STEPS = 32
 """So many steps with prompts in a row, then one without, to see again how long that takes."""
 
@@ -32,10 +30,9 @@ class Pace:
         """Rows of the last one."""
         self._num_mixed = 0
         """Steps with prompts and streams since then."""
-        self._start_s = 0.0
-        """What prompt tokens add by being there: more after a long context."""
         self._token_s: float | None = None
-        """What each adds."""
+        """What a prompt token adds, among as many as there were: dearer among few, and after a
+        long context."""
 
     def room(self, num_streaming: int, num_entering: int) -> int:
         """Say how many prompt tokens the next step may hold beside so many rows that stream.
@@ -52,7 +49,7 @@ class Pace:
             spare_s = self._decode_s * share
         else:
             spare_s = self.max_step_s - self._decode_s
-        num_tokens = int(min((spare_s - self._start_s) / self._token_s, self.max_tokens))
+        num_tokens = int(min(spare_s / self._token_s, self.max_tokens))
         return max(num_tokens - num_tokens % _GRAIN, self.min_tokens)
 
     def add(self, duration_s: float, num_streaming: int, num_prompt_tokens: int) -> None:
@@ -60,34 +57,21 @@ class Pace:
         if duration_s <= 0.0:
             return
         if not num_prompt_tokens:
-            known_s = self._decode_s or duration_s
-            self._decode_s = (known_s + _near(known_s, duration_s)) / 2.0
+            self._decode_s = _follow(self._decode_s, duration_s)
             self._num_streaming, self._num_mixed = num_streaming, 0
-        elif self._token_s is None:
-            self._token_s = duration_s / num_prompt_tokens
-        elif num_streaming:
+        elif num_streaming or self._token_s is None:
             self._num_mixed += 1
-            self._learn(self._token_s, duration_s - (self._decode_s or 0.0), num_prompt_tokens)
-
-    def _learn(self, token_s: float, added_s: float, num_tokens: int) -> None:
-        """Go half the way to what was seen, by the line that is nearest to the last one.
-
-        This is the normalised least-mean-squares filter, with inputs 1 and the number of tokens
-        in units of a few: https://en.wikipedia.org/wiki/Least_mean_squares_filter
-        """
-        expected_s = self._start_s + token_s * num_tokens
-        weight = num_tokens / _FEW_TOKENS
-        error_s = (_near(expected_s, added_s) - expected_s) / 2.0 / (1.0 + weight * weight)
-        self._start_s = max(self._start_s + error_s, 0.0)
-        # not less than would let everything in: that would be long in coming back
-        least_s = (self._decode_s or 0.0) / self.max_tokens
-        self._token_s = max(token_s + error_s * weight / _FEW_TOKENS, least_s, token_s / 2.0)
+            decode_s = (self._decode_s or 0.0) if num_streaming else 0.0
+            # not less than lets everything in: that would be long in coming back
+            least_s = decode_s / self.max_tokens
+            added_s = (duration_s - decode_s) / num_prompt_tokens
+            self._token_s = _follow(self._token_s, max(added_s, least_s))
 
     def _is_other_load(self, num_streaming: int) -> bool:
         """Tell whether so many rows were never seen without prompts, nor nearly."""
         return not self._num_streaming <= 2 * num_streaming <= 4 * self._num_streaming
 
 
-def _near(known: float, seen: float) -> float:
-    """Take what is far off for half or double: a stall of the machine says little."""
-    return min(max(seen, known / 2.0), known * 2.0)
+def _follow(known: float | None, seen: float) -> float:
+    """Go half the way to what was seen; a stall of the machine counts as double, no more."""
+    return seen if known is None else (known + min(max(seen, known / 2), known * 2)) / 2

@@ -101,9 +101,9 @@ def test_while_more_enter_than_stream_time_is_shared_by_their_numbers():
     assert 7 <= statistics.median(seconds for seconds, _ in steps) / 0.04 <= 8.5
 
 
-def test_prompt_tokens_come_in_multiples_of_sixteen():
+def test_prompt_tokens_come_in_multiples_of_eight():
     tokens = [tokens for _, tokens in machine(decode_s=0.05).enter(4000)][:-1]
-    assert {number % 16 for number in tokens} == {0}
+    assert {number % 8 for number in tokens} == {0}
     assert len(set(tokens)) > 1
 
 
@@ -119,13 +119,26 @@ def test_the_room_follows_a_machine_that_becomes_slower_and_faster_again():
 
 
 def test_one_stall_of_the_machine_is_not_taken_at_its_word():
-    world = machine()
+    world = machine(token_s=0.0003)
     world.enter(2000)
+    world.step(STREAMS, 0)
     before = world.pace.room(STREAMS, 1)
+    assert before >= 64
     world.pace.add(5.0, STREAMS, before)
     assert world.pace.room(STREAMS, 1) >= before / 2.5
-    world.enter(1000)
+    world.pace.add(5.0, STREAMS, 0)
+    world.enter(2000)
     world.step(STREAMS, 0)
+    assert world.pace.room(STREAMS, 1) == before
+
+
+def test_prompts_that_enter_alone_say_nothing_about_those_beside_streams():
+    world = machine()
+    world.enter(2000)
+    world.step(STREAMS, 0)
+    before = world.pace.room(STREAMS, 1)
+    for _ in range(50):
+        world.pace.add(0.05, 0, 512)
     assert world.pace.room(STREAMS, 1) == before
 
 
@@ -213,8 +226,14 @@ def test_a_step_that_leaves_a_prompt_out_gives_every_stream_its_token():
     world.run()
 
 
-def test_streams_learn_nothing_from_prompts_that_enter_alone():
-    world = World("xx", pace=Pace(None, 16, 512), step_s=cost, num_blocks=64)
-    world.add("abcdefgh", 1)
-    world.run()
-    assert world.scheduler._pace.room(1, 1) == 512
+def test_a_prompt_that_has_begun_counts_among_those_that_enter():
+    limits = {"num_blocks": 400, "block_size": 32, "max_batch_size": 4, "max_batch_tokens": 512}
+    limits |= {"max_waiting": 40, "max_waiting_tokens": 10_000}
+    world = World(lambda row: 97, pace=Pace(None, 16, 512), step_s=cost, **limits)
+    world.add("a" * 100, 300)
+    for _ in range(10):
+        world.step()
+    for first in (2000, 5000, 8000):
+        world.add("".join(chr(first + at) for at in range(1500)), 2)
+    num_tokens = [world.step().num_prefill_tokens for _ in range(10)]
+    assert num_tokens[-1] == 120

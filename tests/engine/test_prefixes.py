@@ -109,17 +109,13 @@ def test_when_the_first_is_preempted_nobody_is_stuck():
 
 
 def test_a_later_one_that_computes_the_same_is_not_waited_for():
-    world = World("x", max_batch_tokens=4, max_batch_size=2)
-    first = world.add(LONG, 1)
-    second = world.add("abxxxxxx", 1)
-    third = world.add("abxxxxxx", 1, is_prefix_cached=False)
-    world.schedule()
-    world.abort(first)
-    world.update()
-    assert third.state is State.WAITING
-    world.run()
-    assert second.num_cached == 0
-    assert world.start_order == [1, 2, 3]
+    world = World("xxx", max_batch_tokens=10)
+    world.add("abcdef", 3)
+    second = world.add("abcdefghi", 1)
+    world.add("abcdefghi", 1, is_prefix_cached=False)
+    assert shares(world.step()) == [(1, 6, 1), (3, 4, 0)]
+    assert shares(world.step()) == [(1, 1, 1), (3, 5, 1), (2, 3, 1)]
+    assert second.num_cached == 6
 
 
 @pytest.mark.parametrize(
