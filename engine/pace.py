@@ -59,13 +59,19 @@ class Pace:
         if not num_prompt_tokens:
             self._decode_s = _follow(self._decode_s, duration_s)
             self._num_streaming, self._num_mixed = num_streaming, 0
-        elif num_streaming or self._token_s is None:
+        elif num_streaming:
             self._num_mixed += 1
-            decode_s = (self._decode_s or 0.0) if num_streaming else 0.0
-            # not less than lets everything in: that would be long in coming back
-            least_s = decode_s / self.max_tokens
-            added_s = (duration_s - decode_s) / num_prompt_tokens
-            self._token_s = _follow(self._token_s, max(added_s, least_s))
+            # fewer, such as a prompt's last ones, say nothing of more, and there is no less room
+            if num_prompt_tokens >= self.min_tokens:
+                self._learn(self._decode_s or 0.0, duration_s, num_prompt_tokens)
+        elif self._token_s is None:
+            self._token_s = duration_s / num_prompt_tokens
+
+    def _learn(self, decode_s: float, duration_s: float, num_prompt_tokens: int) -> None:
+        # not less than would let everything in: that would be long in coming back
+        least_s = decode_s / self.max_tokens
+        added_s = (duration_s - decode_s) / num_prompt_tokens
+        self._token_s = _follow(self._token_s, max(added_s, least_s))
 
     def _is_other_load(self, num_streaming: int) -> bool:
         """Tell whether so many rows were never seen without prompts, nor nearly."""
