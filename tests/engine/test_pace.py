@@ -176,8 +176,19 @@ def test_another_number_of_streams_is_looked_at_without_prompts_first(num_stream
 def test_what_is_not_known_yet_limits_nothing():
     pace = Pace(0.01, 16, 512)
     assert pace.room(4, 1) == 512
-    pace.add(0.0, 4, 0)
+    pace.add(0.1, 0, 100)
     assert pace.room(4, 1) == 512
+    pace.add(0.0, 4, 0)  # a clock that stands still
+    assert pace.room(4, 1) == 512
+
+
+def test_prompts_that_were_free_for_long_are_soon_known_to_cost_something():
+    world = machine(start_s=0.0, token_s=0.0)
+    for _ in range(500):
+        world.step(STREAMS, 0)
+        world.step(STREAMS, 512)
+    world.token_s = 0.001
+    assert [tokens for _, tokens in world.enter(4000)][12] <= 64
 
 
 # -- with the scheduler
