@@ -4,8 +4,8 @@ Who streams waits for the prompts that share a step with its next token, so such
 only so long. Knows no clock (durations are passed in), no sequences and no torch.
 """
 
-_STRETCH = 2.25
-"""Times a step without prompts, for one with some: gaps stay below 2.5 times the usual."""
+_STRETCH = 2.0
+"""Times a step without prompts, for one with some: room for a miss below 2.5, the most we want."""
 _GRAIN = 8
 """Prompt tokens come in multiples, since libraries prepare a product for each number of rows."""
 _MAX_MIXED_STEPS = 32
@@ -15,7 +15,7 @@ _MAX_MIXED_STEPS = 32
 class Pace:
     """Learns what a step without prompts takes, and what prompt tokens add to it.
 
-    A step with prompts may take `max_step_s`. Without that, 2.25 times one without prompts, and
+    A step with prompts may take `max_step_s`. Without that, twice as long as one without, and
     longer only while more enter than stream: then time is shared by their numbers. Never less than
     `min_tokens` enter, so that steps which are too long without them starve nobody.
     """
