@@ -41,6 +41,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py --short
 	$(BIN)/python benchmarks/events.py --short
 	$(BIN)/python benchmarks/step.py --short
+	$(BIN)/python benchmarks/pace.py --short
+	$(BIN)/python benchmarks/scheduler.py --short
 	$(BIN)/python benchmarks/load.py --short
 
 clean:

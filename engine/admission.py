@@ -6,6 +6,7 @@ outside the bounds: it was admitted once and is never refused.
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import dropwhile, takewhile
 
 from engine.errors import Overloaded
 from engine.sequence import Sequence
@@ -54,10 +55,6 @@ class AdmissionQueue:
         self._line[sequence.sequence_id] = sequence
         self._line.move_to_end(sequence.sequence_id, last=False)
 
-    def first(self) -> Sequence | None:
-        """Look at the next in line."""
-        return next(iter(self._line.values()), None)
-
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out, to start it or because it ended."""
         del self._line[sequence.sequence_id]
@@ -65,11 +62,12 @@ class AdmissionQueue:
             self.num_tokens -= sequence.num_prompt
 
     def expired(self, now: float) -> list[Sequence]:
-        """List those that have waited too long for their first step."""
+        """List those that have waited too long for their first step; looks at no others.
+
+        The new ones stand in the order of their submission, behind those that were preempted.
+        """
         if self.max_queue_s is None:
             return []
-        return [
-            sequence
-            for sequence in self._line.values()
-            if sequence.started_at is None and now - sequence.submitted_at > self.max_queue_s
-        ]
+        due = now - self.max_queue_s
+        new = dropwhile(lambda sequence: sequence.started_at is not None, self._line.values())
+        return list(takewhile(lambda sequence: sequence.submitted_at < due, new))

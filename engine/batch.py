@@ -55,13 +55,17 @@ class Batch:
         return sum(row.num_tokens for row in self.work)
 
     @property
-    def num_prefill_tokens(self) -> int:
-        """Count the tokens of rows that compute more than their last one.
+    def prefill(self) -> list[RowWork]:
+        """List the rows that compute more than their last token.
 
-        Those are the last rows: what joins, and before it a prompt of which a chunk was left.
+        They are among the last: what joins, and before it a prompt of which a chunk was left.
         """
-        last = self.work[-len(self.join) - 1 :]
-        return sum(row.num_tokens for row in last if row.num_tokens > 1)
+        return [row for row in self.work[-len(self.join) - 1 :] if row.num_tokens > 1]
+
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Count the tokens of rows that compute more than their last one."""
+        return sum(row.num_tokens for row in self.prefill)
 
 
 class Sampled(NamedTuple):

@@ -35,7 +35,10 @@ class EngineConfig:
     max_batch_size: int = 64
     """Rows of one step."""
     max_batch_tokens: int | None = None
-    """Token budget of one step, prefill and decode together."""
+    """What a step may hold at most, prefill and decode together."""
+    max_inter_token_ms: float | None = None
+    """How long a step may take that holds prompts beside rows which stream; by default twice the
+    time of a step without prompts, and longer only while more prompts enter than rows stream."""
     max_cache_tokens: int | None = None
     """Tokens the KV cache holds; by default worked out from free memory."""
     memory_fraction: float = 0.5
@@ -80,6 +83,8 @@ class EngineConfig:
             raise LoadError(f"max_waiting must not be negative. Given: {self.max_waiting}")
         if self.max_queue_s is not None and not self.max_queue_s > 0.0:
             raise LoadError(f"max_queue_s must be above 0. Given: {self.max_queue_s}")
+        if self.max_inter_token_ms is not None and not self.max_inter_token_ms > 0.0:
+            raise LoadError(f"max_inter_token_ms must be above 0. Given: {self.max_inter_token_ms}")
         if not 0.0 < self.memory_fraction <= 1.0:
             raise LoadError(
                 f"memory_fraction must be above 0 and at most 1. Given: {self.memory_fraction}"

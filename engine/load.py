@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.compute.sampler import Sampler
 from engine.config import EngineConfig, Limits, ModelInfo
 from engine.engine import Engine
 from engine.errors import LoadError
+from engine.pace import Pace
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.stats import Observer
@@ -29,6 +31,9 @@ from engine.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 _DEFAULT_BATCH_TOKENS = {"cpu": 512, "cuda": 2048}
+"""Prompts that nobody waits for enter in pieces of this size; larger ones gain nothing."""
+_MIN_PROMPT_TOKENS = {"cpu": 16, "cuda": 128}
+"""Of a step, however slow it is; fewer cost a step as much."""
 
 
 def load(config: EngineConfig, observer: Observer) -> Engine:
@@ -57,7 +62,8 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
         model, cache, sampler, limits.max_batch_size, limits.max_total_tokens, num_threads
     )
     keep_freed_memory()
-    _warm_up(runner, limits)
+    pace = _make_pace(config, limits, model.device.type)
+    _warm_up(runner, limits, pace)
     info = ModelInfo(
         model_id=config.model,
         revision=config.revision,
@@ -67,7 +73,7 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
         vocab_size=model.vocab_size,
         max_position=model.max_position,
     )
-    scheduler = Scheduler(limits, tokenizer, eos_token_ids)
+    scheduler = Scheduler(limits, tokenizer, eos_token_ids, pace)
     return Engine(runner, scheduler, tokenizer, info, observer, config.num_tokenizer_workers)
 
 
@@ -191,10 +197,20 @@ def _settle(config: EngineConfig, model: Model) -> Limits:
     )
 
 
-def _warm_up(runner: ModelRunner, limits: Limits) -> None:
-    """Run the largest step once, so that its memory is proven and its kernels are chosen."""
+def _make_pace(config: EngineConfig, limits: Limits, device: str) -> Pace:
+    target_ms = config.max_inter_token_ms
+    max_step_s = None if target_ms is None else target_ms / 1e3
+    return Pace(max_step_s, _MIN_PROMPT_TOKENS[device], limits.max_batch_tokens)
+
+
+def _warm_up(runner: ModelRunner, limits: Limits, pace: Pace) -> None:
+    """Run the largest step once, so that its memory is proven and its kernels are chosen.
+
+    It and a step that decodes, the second of two, are the first that the pace learns from.
+    """
     num_tokens = min(limits.max_batch_tokens, limits.max_input_tokens)
-    blocks = tuple(range(-(-num_tokens // limits.block_size)))
+    num_decodes = min(2, limits.max_total_tokens - num_tokens)
+    blocks = tuple(range(-(-(num_tokens + num_decodes) // limits.block_size)))
     logger.info("warming up with a step of %d tokens", num_tokens)
     join = Join(
         sequence_id=0,
@@ -202,10 +218,20 @@ def _warm_up(runner: ModelRunner, limits: Limits) -> None:
         num_prompt_tokens=num_tokens,
         num_computed_tokens=0,
         blocks=blocks,
-        params=SamplingParams(max_new_tokens=1),
+        params=SamplingParams(max_new_tokens=1 + num_decodes),
     )
-    runner.execute(Batch(0, (), (join,), (RowWork(0, num_tokens, 1, True),)))
+    large = Batch(0, (), (join,), (RowWork(0, num_tokens, 1, True),))
+    pace.add(_seconds(runner, large), 0, num_tokens)
+    decode = Batch(0, (), (), (RowWork(0, 1, 1, True),))
+    decode_s = [_seconds(runner, decode) for _ in range(num_decodes)]
+    pace.add(decode_s[-1], 1, 0)
     runner.execute(Batch(0, (0,), (), ()))
+
+
+def _seconds(runner: ModelRunner, batch: Batch) -> float:
+    start = time.perf_counter()
+    runner.execute(batch)
+    return time.perf_counter() - start
 
 
 def _ids(token_id: int | None) -> tuple[int, ...]:

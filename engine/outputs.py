@@ -57,6 +57,8 @@ class WaitedFor(StrEnum):
 
     ROW = "row"
     BLOCKS = "blocks"
+    PREFIX = "prefix"
+    """The same beginning, which another was computing; those behind it went on."""
 
 
 class LongStep(NamedTuple):

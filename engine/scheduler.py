@@ -7,6 +7,7 @@ freed while a step computes is not another's before that step has ended.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from engine.admission import AdmissionQueue
 from engine.batch import Batch, Join, RowOutput, RowWork, Sampled, StepOutput
@@ -24,9 +25,14 @@ from engine.outputs import (
     TopToken,
     WaitedFor,
 )
+from engine.pace import Pace
+from engine.prefixes import Prefixes
 from engine.sequence import Sequence, State
 
 Gain = tuple[Sequence, Delta]
+
+_MAX_PASSED = 16
+"""So many at the head of the line may wait for a prefix while others behind them start."""
 
 
 @dataclass(slots=True)
@@ -50,10 +56,17 @@ class Scheduler:
     """The only one that changes sequences and the block pool."""
 
     def __init__(
-        self, limits: Limits, vocabulary: Vocabulary, eos_token_ids: Iterable[int]
+        self,
+        limits: Limits,
+        vocabulary: Vocabulary,
+        eos_token_ids: Iterable[int],
+        pace: Pace | None = None,
     ) -> None:
+        """Without a pace, prompts fill every step up to the limit."""
         self.limits = limits
         self.pool = BlockPool(limits.num_blocks, limits.block_size)
+        self._prefixes = Prefixes(self.pool, limits.is_prefix_caching)
+        self._pace = pace
         self.waiting = AdmissionQueue(
             limits.max_waiting, limits.max_waiting_tokens, limits.max_queue_s
         )
@@ -72,6 +85,7 @@ class Scheduler:
         self._rows: set[int] = set()
         """Sequences that the runner holds a row for."""
         self._batch: Batch | None = None
+        self._scheduled_at = 0.0
         self._num_steps = 0
 
     @property
@@ -93,24 +107,30 @@ class Scheduler:
         self.started, self.lookups = [], []
         joins: list[Join] = []
         work: list[RowWork] = []
+        computing: list[Sequence] = []
         num_preempted = self.num_preempted
-        budget = self.limits.max_batch_tokens
+        budget = self._budget()
         for sequence in list(self.running.values()):
             if sequence.state is State.RUNNING and (row := self._continue(sequence, budget)):
                 work.append(row)
                 budget -= row.num_tokens
+                if row.num_tokens > 1:
+                    computing.append(sequence)
         while budget > 0 and self.num_preempted == num_preempted:
-            started = self._start_next(now, budget)
-            if started is None:
+            entering = self._start_next(now, computing)
+            if entering is None:
                 break
-            join, row = started
-            joins.append(join)
+            row = self._work(entering, min(entering.num_behind, budget), ())
+            joins.append(_join(entering))
             work.append(row)
+            computing.append(entering)
             budget -= row.num_tokens
         if not work:
             return None
+        self._scheduled_at = now
         leave = tuple(self._rows - self.running.keys())
-        self._rows = set(self.running)
+        if leave or joins:
+            self._rows = set(self.running)
         self._num_steps += 1
         self._batch = Batch(self._num_steps, leave, tuple(joins), tuple(work))
         return self._batch
@@ -118,7 +138,11 @@ class Scheduler:
     def update(self, output: StepOutput, now: float) -> Update:
         """Give each sequence its tokens and text; end those that are done and free their blocks."""
         batch = self._take_batch(output.step)
-        self.history.add(now, len(batch.work), batch.num_prefill_tokens)
+        num_prefill_tokens = batch.num_prefill_tokens
+        self.history.add(now, len(batch.work), num_prefill_tokens)
+        if self._pace is not None:
+            num_streaming = len(batch.work) - len(batch.prefill)
+            self._pace.add(now - self._scheduled_at, num_streaming, num_prefill_tokens)
         update = Update()
         for work, row in zip(batch.work, output.rows, strict=True):
             assert work.sequence_id == row.sequence_id, "This is a bug. Rows are out of order."
@@ -169,15 +193,33 @@ class Scheduler:
             assert sequence.num_computed <= sequence.num_tokens, f"{sequence!r} is ahead of itself"
             room = len(sequence.blocks) * self.limits.block_size
             assert sequence.num_computed <= room, f"{sequence!r} computed more than it has room for"
+            assert sequence.awaited is None, f"{sequence!r} waits for a prefix and runs"
+        if self._batch is None:
+            older = list(self.running.values())[:-1]
+            assert all(s.num_behind == 1 for s in older), "a prompt is not whole before the last"
         for sequence in self.waiting:
             assert sequence.state is State.WAITING, f"{sequence!r} is among the waiting"
             assert not sequence.blocks, f"{sequence!r} waits with blocks"
             assert sequence.sequence_id not in self.running, f"{sequence!r} is in two places"
+            awaited = sequence.awaited
+            is_older = awaited is None or awaited.sequence.sequence_id < sequence.sequence_id
+            assert is_older, f"{sequence!r} waits for a later one"
         num_new = sum(s.num_prompt for s in self.waiting if s.started_at is None)
         assert self.waiting.num_tokens == num_new, "the waiting room has miscounted"
         assert len(self.running) <= self.limits.max_batch_size
 
     # -- schedule
+
+    def _budget(self) -> int:
+        """Say how many tokens the next step may hold: one of each that streams, and prompts'."""
+        limit = self.limits.max_batch_tokens
+        if self._pace is None or not self.running:
+            return limit
+        num_entering = min(len(self.waiting), self.limits.max_batch_size - len(self.running))
+        is_partial = next(reversed(self.running.values())).num_behind > 1
+        num_streaming = len(self.running) - is_partial
+        room = self._pace.room(num_streaming, num_entering + is_partial)
+        return min(limit, num_streaming + room)
 
     def _continue(self, sequence: Sequence, budget: int) -> RowWork | None:
         """Plan a running sequence's share, preempting the newest while blocks are missing.
@@ -185,8 +227,10 @@ class Scheduler:
         The budget holds a token for each row. Only the newest row can have more than one to
         compute: nobody starts behind a prompt that is not yet whole.
         """
-        num_behind = sequence.num_tokens - sequence.num_computed
-        num_tokens = min(num_behind, budget)
+        num_behind = len(sequence.token_ids) - sequence.num_computed
+        num_tokens = num_behind if num_behind < budget else budget
+        if not num_tokens:
+            return None
         end = sequence.num_computed + num_tokens
         missing = -(-end // self.limits.block_size) - len(sequence.blocks)
         if missing <= 0:
@@ -200,20 +244,31 @@ class Scheduler:
         sequence.blocks += new_blocks
         return self._work(sequence, num_tokens, tuple(new_blocks))
 
-    def _start_next(self, now: float, budget: int) -> tuple[Join, RowWork] | None:
-        """Start the first in line, if a row and the blocks for all its tokens are free."""
-        sequence = self.waiting.first()
-        if sequence is None:
-            self._wanted = None
-            return None
-        if len(self.running) >= self.limits.max_batch_size:
-            self._keep_waiting(sequence, WaitedFor.ROW)
-            return None
-        chain = self._find_prefix(sequence) if self._may_share(sequence) else []
-        num_blocks = -(-sequence.num_tokens // self.limits.block_size)
-        if num_blocks - len(chain) > self.pool.num_free_after(chain):
-            self._keep_waiting(sequence, WaitedFor.BLOCKS)
-            return None
+    def _start_next(self, now: float, computing: list[Sequence]) -> Sequence | None:
+        """Start the first in line, if a row and the blocks for all its tokens are free.
+
+        Who waits for a prefix that one of `computing` is about to know is passed over.
+        """
+        for sequence in islice(self.waiting, _MAX_PASSED):
+            if self._prefixes.is_waiting(sequence):
+                continue
+            if len(self.running) >= self.limits.max_batch_size:
+                self._keep_waiting(sequence, WaitedFor.ROW)
+                return None
+            chain = self._prefixes.find(sequence)
+            if self._prefixes.must_wait(sequence, chain, computing):
+                self._keep_waiting(sequence, WaitedFor.PREFIX)
+                continue
+            num_blocks = -(-sequence.num_tokens // self.limits.block_size)
+            if num_blocks - len(chain) > self.pool.num_free_after(chain):
+                self._keep_waiting(sequence, WaitedFor.BLOCKS)
+                return None
+            self._start(sequence, chain, num_blocks, now)
+            return sequence
+        self._wanted = None
+        return None
+
+    def _start(self, sequence: Sequence, chain: list[Prefix], num_blocks: int, now: float) -> None:
         self.waiting.remove(sequence)
         sequence.move("start")
         self.running[sequence.sequence_id] = sequence
@@ -222,29 +277,20 @@ class Scheduler:
         sequence.num_computed = len(chain) * self.limits.block_size
         sequence.num_remembered = len(chain)
         sequence.prefix = chain[-1] if chain else None
-        if sequence.started_at is None:
-            self._note_line(sequence)
-            sequence.started_at = now
-            sequence.num_cached = sequence.num_computed
-            self.started.append(sequence)
-            if self._may_share(sequence):
-                self.lookups.append(Lookup(sequence.num_prompt, sequence.num_computed))
-        else:
+        if sequence.started_at is not None:
             sequence.resume(now)
-        join = Join(
-            sequence_id=sequence.sequence_id,
-            token_ids=tuple(sequence.token_ids),
-            num_prompt_tokens=sequence.num_prompt,
-            num_computed_tokens=sequence.num_computed,
-            blocks=tuple(sequence.blocks),
-            params=sequence.params,
-        )
-        num_tokens = min(sequence.num_tokens - sequence.num_computed, budget)
-        return join, self._work(sequence, num_tokens, ())
+            return
+        self._note_line(sequence)
+        sequence.started_at = now
+        sequence.num_cached = sequence.num_computed
+        self.started.append(sequence)
+        if self._prefixes.may_share(sequence):
+            self.lookups.append(Lookup(sequence.num_prompt, sequence.num_computed))
 
     def _keep_waiting(self, sequence: Sequence, what: WaitedFor) -> None:
         """Note what the first in line cannot have yet, for its first start."""
-        self._wanted = what
+        if what is not WaitedFor.PREFIX:
+            self._wanted = what  # nobody behind it waits for that
         if sequence.started_at is None:
             sequence.waited_for = what
 
@@ -252,15 +298,6 @@ class Scheduler:
         """Let a new sequence have waited for what those before it in line could not have."""
         if sequence.waited_for is None and sequence.num_ahead:
             sequence.waited_for = self._wanted
-
-    def _may_share(self, sequence: Sequence) -> bool:
-        """Tell whether known blocks may stand for a prompt's; its own logprobs need computing."""
-        is_wanted = self.limits.is_prefix_caching and sequence.params.is_prefix_cached
-        return is_wanted and not sequence.wants_prompt_logprobs
-
-    def _find_prefix(self, sequence: Sequence) -> list[Prefix]:
-        """Look for known blocks; at least one token is left to compute, for its logits."""
-        return self.pool.find(sequence.token_ids, sequence.num_tokens - 1)
 
     def _work(self, sequence: Sequence, num_tokens: int, new_blocks: tuple[int, ...]) -> RowWork:
         is_sampled = sequence.num_computed + num_tokens == sequence.num_tokens
@@ -301,7 +338,8 @@ class Scheduler:
             return Delta((), self._finish(sequence, FinishReason.ERROR, now, error=failed))
         sequence.num_computed += work.num_tokens
         sequence.prompt_logprobs += row.prompt_logprobs
-        self._remember_blocks(sequence)
+        if (sequence.num_remembered + 1) * self.limits.block_size <= sequence.num_computed:
+            self._prefixes.remember(sequence)
         tokens: list[Token] = []
         finish = None
         for sampled in row.sampled:
@@ -316,20 +354,6 @@ class Scheduler:
             if finish is not None:
                 break
         return Delta(tuple(tokens), finish) if tokens else None
-
-    def _remember_blocks(self, sequence: Sequence) -> None:
-        """Let others find the blocks that are full and computed by now."""
-        if not self.limits.is_prefix_caching:
-            return
-        size = self.limits.block_size
-        while (sequence.num_remembered + 1) * size <= sequence.num_computed:
-            start = sequence.num_remembered * size
-            sequence.prefix = self.pool.remember(
-                sequence.prefix,
-                sequence.token_ids[start : start + size],
-                sequence.blocks[sequence.num_remembered],
-            )
-            sequence.num_remembered += 1
 
     def _read(
         self, sequence: Sequence, sampled: Sampled, now: float
@@ -394,3 +418,15 @@ class Scheduler:
             PromptToken(i, self._vocabulary.special_text(i) or self._vocabulary.decode([i]), p)
             for i, p in zip(sequence.token_ids[: sequence.num_prompt], logprobs, strict=True)
         )
+
+
+def _join(sequence: Sequence) -> Join:
+    """Tell a runner all that it must know of a sequence that starts."""
+    return Join(
+        sequence_id=sequence.sequence_id,
+        token_ids=tuple(sequence.token_ids),
+        num_prompt_tokens=sequence.num_prompt,
+        num_computed_tokens=sequence.num_computed,
+        blocks=tuple(sequence.blocks),
+        params=sequence.params,
+    )

@@ -5,6 +5,7 @@ There is no prefill state and no decode state: `num_computed` chases `num_tokens
 
 from collections.abc import Sequence as AbstractSequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from engine.batch import RowWork, Sampled
 from engine.blocks import Prefix
@@ -33,10 +34,18 @@ _NEXT = {
 }
 
 
+class Awaited(NamedTuple):
+    """A sequence whose beginning another one wants to share, and how much of it."""
+
+    sequence: "Sequence"
+    num_tokens: int
+
+
 class Sequence:
     """One generation. Changed by the Scheduler alone, on the event loop."""
 
     __slots__ = (
+        "awaited",
         "blocks",
         "decode",
         "detokenizer",
@@ -86,6 +95,8 @@ class Sequence:
         self.prefix: Prefix | None = None
         """The last block of this sequence that the prefix cache knows."""
         self.num_remembered = 0
+        self.awaited: Awaited | None = None
+        """Whose blocks it waits for, while it could start otherwise."""
         self.prompt_logprobs: list[float] = []
         self.submitted_at = submitted_at
         self.started_at: float | None = None
@@ -108,6 +119,11 @@ class Sequence:
     def num_tokens(self) -> int:
         """Count prompt and output."""
         return len(self.token_ids)
+
+    @property
+    def num_behind(self) -> int:
+        """Count the tokens that are not yet computed: 1 in a row that streams."""
+        return len(self.token_ids) - self.num_computed
 
     @property
     def num_output(self) -> int:

@@ -1,6 +1,7 @@
 """World: a scheduler, its runner and its clients in one place, checked after every move."""
 
 from dataclasses import replace
+from itertools import takewhile
 
 import msgspec
 import pytest
@@ -38,9 +39,11 @@ def resent(record):
 class World:
     """A scheduler, its runner and its clients. Every move ends in a check."""
 
-    def __init__(self, scripts="", *, words=(), **limits):
+    def __init__(self, scripts="", *, words=(), pace=None, step_s=lambda batch: 0.0, **limits):
         self.vocabulary = FakeVocabulary(*words)
-        self.scheduler = Scheduler(replace(LIMITS, **limits), self.vocabulary, [EOS])
+        self.scheduler = Scheduler(replace(LIMITS, **limits), self.vocabulary, [EOS], pace)
+        self.step_s = step_s
+        """How long a batch takes."""
         self.runner = ScriptedRunner(scripts, block_size=self.scheduler.limits.block_size)
         self.clock = FakeClock()
         self.sequences = {}
@@ -49,6 +52,9 @@ class World:
         self.batch = None
         self.start_order = []
         self.num_chunks = self.num_hits = self.num_evicted = self.num_rejoined = 0
+        self.num_passed = self.num_pauses = 0
+        """Times that one started while one before it waited for a prefix, and steps that left a
+        prompt out."""
 
     def add(self, prompt="a", max_new_tokens=1, **params):
         sequence_id = len(self.sequences) + 1
@@ -83,6 +89,7 @@ class World:
 
     def update(self):
         output = resent(self.runner.execute(resent(self.batch)))
+        self.clock.advance(self.step_s(self.batch))
         self.batch = None
         update = self.scheduler.update(output, self.clock())
         self._hear(update.gains)
@@ -134,7 +141,12 @@ class World:
         """See that the batch keeps the limits, the line's order and the order of preemption."""
         limits, running = self.scheduler.limits, list(self.scheduler.running)
         assert batch.num_tokens <= limits.max_batch_tokens
-        assert [work.sequence_id for work in batch.work] == running, "a running row has no work"
+        at_work = [work.sequence_id for work in batch.work]
+        if self.scheduler._pace is not None and at_work == running[:-1]:
+            assert self.scheduler.running[running[-1]].num_behind > 1, "a stream has no work"
+            self.num_pauses += 1
+        else:
+            assert at_work == running, "a running row has no work"
         assert all(work.is_sampled for work in batch.work[:-1]), "a chunk is not the last row"
         stayed = [sequence_id for sequence_id in before if sequence_id in running]
         assert stayed == before[: len(stayed)], "another than the newest is preempted"
@@ -144,7 +156,32 @@ class World:
             assert line[:num_preempted] == before[len(stayed) :], "the line is out of order"
             assert not batch.join
         self.start_order += [sequence.sequence_id for sequence in self.scheduler.started]
-        assert self.start_order == sorted(self.start_order), "somebody was overtaken"
+        for sequence in self.scheduler.started:
+            assert not self.lacks_what_another_computes(sequence), "a prefix is computed twice"
+            for other in self.scheduler.waiting:
+                is_passed = other.started_at is None and other.sequence_id < sequence.sequence_id
+                if is_passed:
+                    self.num_passed += 1
+                    assert self.lacks_what_another_computes(other), "somebody was overtaken"
+
+    def lacks_what_another_computes(self, sequence):
+        """Look at every token: would an older prompt's blocks save it work?"""
+        scheduler, size = self.scheduler, self.scheduler.limits.block_size
+        is_sharing = scheduler.limits.is_prefix_caching and sequence.params.is_prefix_cached
+        if not is_sharing or sequence.params.prompt_logprobs:
+            return False
+        ids = sequence.token_ids[: sequence.num_prompt - 1]
+        num_known = sequence.num_computed or size * len(scheduler.pool.find(ids, len(ids)))
+        entering = {join.sequence_id for join in self.batch.join}
+        for other in scheduler.running.values():
+            is_computing = other.num_behind > 1 or other.sequence_id in entering
+            if other.sequence_id >= sequence.sequence_id or not is_computing:
+                continue
+            pairs = zip(ids, other.token_ids, strict=False)
+            num_common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            if num_common // size * size > max(num_known, other.num_computed):
+                return True
+        return False
 
     def _hear(self, gains):
         self.scheduler.check()

@@ -7,7 +7,6 @@ however many rows there are. Runs on the model's thread; knows nothing of the ev
 import ctypes
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +32,8 @@ class _Row:
     num_blocks: int
     num_tokens: int
     num_prompt_tokens: int
+    tokens: NDArray[np.int64]
+    """Its part of the kept tokens."""
     sampling: SamplerRow
 
 
@@ -42,8 +43,12 @@ class _Laid:
 
     work: list[RowWork]
     rows: list[_Row]
-    starts: list[int]
-    """Where each row's logits begin."""
+    places: NDArray[np.int64]
+    """`[rows]`, in the kept arrays."""
+    num_tokens: NDArray[np.int64]
+    """`[rows]`, of this step."""
+    ends: NDArray[np.int64]
+    """`[rows]`: where each row's logits end."""
 
 
 class ModelRunner:
@@ -94,7 +99,7 @@ class ModelRunner:
         num_tokens = len(join.token_ids)
         sampling = SamplerRow(join.params, tokens[:num_tokens], join.num_prompt_tokens)
         self._rows[join.sequence_id] = _Row(
-            place, len(join.blocks), num_tokens, join.num_prompt_tokens, sampling
+            place, len(join.blocks), num_tokens, join.num_prompt_tokens, tokens, sampling
         )
 
     def _compute(self, batch: Batch) -> tuple[RowOutput, ...]:
@@ -103,11 +108,11 @@ class ModelRunner:
             return ()
         logits, laid = self._forward(batch)
         sampled = self._sample(laid, logits)
-        outputs = {}
-        for work, row, start in zip(laid.work, laid.rows, laid.starts, strict=True):
-            token = sampled.get(work.sequence_id)
-            outputs[work.sequence_id] = self._output(work, row, token, logits, start)
-        return tuple(outputs[work.sequence_id] for work in batch.work)
+        prompts = self._prompt_logprobs(laid, logits)
+        self._num_computed[laid.places] += laid.num_tokens
+        return tuple(
+            _output(work.sequence_id, sampled.get(work.sequence_id), prompts) for work in batch.work
+        )
 
     def _clear_new_blocks(self, batch: Batch) -> None:
         """Append the blocks that rows were given, and zero them."""
@@ -129,12 +134,13 @@ class ModelRunner:
         """Run the model over all rows' tokens; return logits `[wanted, vocab]` and the layout."""
         decodes = [work for work in batch.work if work.num_tokens == 1]
         chunks = [work for work in batch.work if work.num_tokens > 1]
-        places = np.array([self._rows[w.sequence_id].place for w in decodes], dtype=np.int64)
+        rows = [self._rows[work.sequence_id] for work in decodes]
+        places = np.array([row.place for row in rows], dtype=np.int64)
         order = np.argsort(-self._num_computed[places], kind="stable")
-        work = [decodes[i] for i in order.tolist()] + chunks
-        rows = [self._rows[item.sequence_id] for item in work]
-
         places = places[order]
+        work = [decodes[i] for i in order.tolist()] + chunks
+        rows = [rows[i] for i in order.tolist()] + [self._rows[w.sequence_id] for w in chunks]
+
         at = self._num_computed[places]
         ids, positions = [self._tokens[places, at]], [at]
         contexts = []
@@ -148,46 +154,49 @@ class ModelRunner:
         num_blocks = int(at[0]) // self._cache.block_size + 1 if len(at) else 0
         self._model.attention.plan(self._blocks[places, :num_blocks], at, contexts)
 
-        wanted, starts = _wanted(work)
+        num_tokens = np.array([item.num_tokens for item in work], dtype=np.int64)
+        num_logits = np.array([item.num_logits for item in work], dtype=np.int64)
+        logits_ends = num_logits.cumsum()
         logits = self._model.forward(
             self._tensor(np.concatenate(ids)),
             self._tensor(np.concatenate(positions)),
-            self._tensor(wanted),
+            self._tensor(_last_ones(num_tokens.cumsum(), num_logits, logits_ends)),
         )
-        return logits, _Laid(work, rows, starts)
+        all_places = np.append(places, [row.place for row in rows[len(decodes) :]])
+        return logits, _Laid(work, rows, all_places.astype(np.int64), num_tokens, logits_ends)
 
     def _sample(self, laid: _Laid, logits: Tensor) -> dict[int, Sampled | str]:
-        """Sample the rows whose known tokens are all computed with this step."""
+        """Sample the rows whose known tokens are all computed with this step; move them on."""
         chosen = [i for i, item in enumerate(laid.work) if item.is_sampled]
         if not chosen:
             return {}
-        last = [laid.starts[i] + laid.work[i].num_logits - 1 for i in chosen]
-        if last != list(range(len(logits))):
-            logits = logits[self._tensor(np.array(last))]
+        last = laid.ends[chosen] - 1
+        if not np.array_equal(last, np.arange(len(logits))):
+            logits = logits[self._tensor(last)]
         rows = [laid.rows[i] for i in chosen]
         for row in rows:
-            row.sampling.token_ids = self._tokens[row.place, : row.num_tokens]
+            row.sampling.token_ids = row.tokens[: row.num_tokens]
         results = self._sampler.sample(logits, [row.sampling for row in rows])
-        return {laid.work[i].sequence_id: result for i, result in zip(chosen, results, strict=True)}
+        sampled = {}
+        for i, row, result in zip(chosen, rows, results, strict=True):
+            sampled[laid.work[i].sequence_id] = result
+            if not isinstance(result, str):
+                row.tokens[row.num_tokens] = result.token_id
+                row.num_tokens += 1
+        return sampled
 
-    def _output(
-        self, work: RowWork, row: _Row, token: Sampled | str | None, logits: Tensor, start: int
-    ) -> RowOutput:
-        """Move the row on and say what it gained."""
-        first = int(self._num_computed[row.place])
-        self._num_computed[row.place] += work.num_tokens
-        prompt: tuple[float, ...] = ()
-        if work.num_logits > 1 or (work.num_logits and not work.is_sampled):
-            next_ids = self._tokens[row.place, first + 1 : row.num_prompt_tokens][: work.num_tokens]
-            part = logits[start : start + len(next_ids)]
-            prompt = tuple(self._sampler.prompt_logprobs(part, next_ids.tolist()))
-        if isinstance(token, str):
-            return RowOutput(work.sequence_id, error=token)
-        if token is None:
-            return RowOutput(work.sequence_id, prompt_logprobs=prompt)
-        self._tokens[row.place, row.num_tokens] = token.token_id
-        row.num_tokens += 1
-        return RowOutput(work.sequence_id, (token,), prompt)
+    def _prompt_logprobs(self, laid: _Laid, logits: Tensor) -> dict[int, tuple[float, ...]]:
+        """Give those of this step's tokens, for the rows that want them."""
+        prompts = {}
+        for at, work in enumerate(laid.work):
+            if work.num_logits > 1 or (work.num_logits and not work.is_sampled):
+                row, end = laid.rows[at], int(laid.ends[at])
+                first = int(self._num_computed[row.place])
+                next_ids = row.tokens[first + 1 : row.num_prompt_tokens][: work.num_tokens]
+                part = logits[end - work.num_logits :][: len(next_ids)]
+                logprobs = self._sampler.prompt_logprobs(part, next_ids.tolist())
+                prompts[work.sequence_id] = tuple(logprobs)
+        return prompts
 
     def _tensor(self, array: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._model.device)
@@ -199,17 +208,21 @@ class ModelRunner:
             torch.set_num_threads(self._num_threads)
 
 
-def _wanted(work: Sequence[RowWork]) -> tuple[NDArray[np.int64], list[int]]:
-    """Say which tokens' logits are wanted, and where each row's begin among them."""
-    wanted: list[int] = []
-    starts = []
-    end = num_wanted = 0
-    for item in work:
-        end += item.num_tokens
-        wanted += range(end - item.num_logits, end)
-        starts.append(num_wanted)
-        num_wanted += item.num_logits
-    return np.array(wanted, dtype=np.int64), starts
+def _last_ones(
+    ends: NDArray[np.int64], counts: NDArray[np.int64], sums: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """List for each row its `counts` last tokens before `ends`; `sums` adds the counts up."""
+    return np.repeat(ends - sums, counts) + np.arange(sums[-1])
+
+
+def _output(
+    sequence_id: int, token: Sampled | str | None, prompts: dict[int, tuple[float, ...]]
+) -> RowOutput:
+    """Say what a row gained; where sampling failed, only why."""
+    if isinstance(token, str):
+        return RowOutput(sequence_id, error=token)
+    prompt = prompts.get(sequence_id, ()) if prompts else ()
+    return RowOutput(sequence_id, () if token is None else (token,), prompt)
 
 
 def ask_for_huge_pages() -> None:

@@ -170,8 +170,17 @@ OPTIONS = (
             "--max-batch-prefill-tokens",
             int,
             "engine.max_batch_tokens",
-            "Tokens of one step, prefill and decode together.",
-            default="worked out at load",
+            "Tokens of one step at most, prefill and decode together; how many of them are "
+            "prompts' follows --max-inter-token-latency.",
+            default="512 on a CPU, 2048 on a GPU",
+        ),
+        Option(
+            "--max-inter-token-latency",
+            float,
+            "engine.max_inter_token_ms",
+            "Milliseconds between two tokens of a stream that prompts may cause: a longer prompt "
+            "enters in pieces, so that the steps it shares with streams take no longer.",
+            default="twice the time of a step without prompts",
         ),
         Option(
             "--max-batch-total-tokens",

@@ -207,6 +207,8 @@ def _waiting(around: Circumstances, room: Room) -> str:
             return f"waiting while {rows} taken" + _with(ahead)
         case WaitedFor.BLOCKS:
             return "waiting for blocks of the cache while others held them" + _with(ahead)
+        case WaitedFor.PREFIX:
+            return "waiting while another computed the beginning of its prompt" + _with(ahead)
         case _ if ahead:
             return f"waiting in line with {ahead}"
         case _:

@@ -40,15 +40,8 @@ def test_first_come_is_first_in_line():
     for number in (3, 1):
         waiting.push(sequence(number), 0)
     assert ids(waiting) == [3, 1]
-    assert waiting.first().sequence_id == 3
-    assert waiting.first().state is State.WAITING
-
-
-def test_an_empty_queue_has_no_first():
-    waiting = queue()
-    assert waiting.first() is None
-    assert len(waiting) == 0
-    assert waiting.num_tokens == 0
+    assert next(iter(waiting)).sequence_id == 3
+    assert next(iter(waiting)).state is State.WAITING
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ OPTIONAL = {
     "max_input_tokens",
     "max_total_tokens",
     "max_queue_s",
+    "max_inter_token_ms",
 }
 
 

@@ -169,7 +169,7 @@ def test_aborting_between_two_steps_frees_the_blocks_before_the_next():
 @pytest.mark.parametrize("num_steps_before", [0, 1])
 def test_aborting_while_a_step_computes_ends_it_at_once_and_its_answer_is_dropped(num_steps_before):
     world = World("xxxx")
-    one, two = world.add("abc", 4), world.add("abd", 4)
+    one, two = world.add("abc", 4), world.add("xyz", 4)
     for _ in range(num_steps_before):
         world.step()
     world.schedule()

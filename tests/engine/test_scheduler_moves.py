@@ -11,6 +11,7 @@ from world import World
 from engine.batch import Batch, RowOutput, StepOutput
 from engine.errors import GenerationFailed, Overloaded
 from engine.outputs import FinishReason
+from engine.pace import Pace
 from engine.sampling_params import SamplingParams
 from engine.sequence import Sequence, State
 
@@ -104,12 +105,17 @@ class Moves(RuleBasedStateMachine):
         max_waiting=st.integers(0, 3),
         max_queue_s=st.sampled_from([None, 3.0]),
         is_prefix_caching=st.sampled_from([True, True, False]),
+        is_paced=st.booleans(),
+        max_step_s=st.sampled_from([None, 0.5, 2.0]),
     )
-    def make(self, max_batch_size, more_tokens, **limits):
+    def make(self, max_batch_size, more_tokens, is_paced, max_step_s, **limits):
+        max_batch_tokens = max_batch_size + more_tokens
         self.world = World(
             lambda row: self.ids[row.sequence_id % len(self.ids)],
             max_batch_size=max_batch_size,
-            max_batch_tokens=max_batch_size + more_tokens,
+            max_batch_tokens=max_batch_tokens,
+            pace=Pace(max_step_s, 1, max_batch_tokens) if is_paced else None,
+            step_s=lambda batch: 0.01 * len(batch.work) + 0.02 * batch.num_prefill_tokens,
             **limits,
         )
         self.capacity = limits["num_blocks"] * limits["block_size"]
@@ -122,6 +128,7 @@ class Moves(RuleBasedStateMachine):
         ignore_eos=st.booleans(),
         stop=st.sampled_from([(), (), ("ba",), ("abb", "bb")]),
         prompt_logprobs=st.sampled_from([False, False, True]),
+        is_prefix_cached=st.sampled_from([True, True, False]),
     )
     def add(self, prompt, max_new_tokens, **params):
         max_new_tokens = min(max_new_tokens, self.capacity - len(prompt))
@@ -190,6 +197,8 @@ class Moves(RuleBasedStateMachine):
         target(float(world.scheduler.num_preempted), label="preempted")
         target(float(world.num_hits), label="hits")
         target(float(world.num_evicted), label="evicted")
+        target(float(world.num_passed), label="passed")
+        target(float(world.num_pauses), label="pauses")
 
 
 TestMoves = Moves.TestCase
@@ -197,18 +206,20 @@ TestMoves.settings = settings(max_examples=50, stateful_step_count=25)
 
 
 def simulate(seed):
-    """Make some hundred random moves in a tiny world, and let it end."""
+    """Make two thousand random moves in a tiny world, and let it end."""
     dice = random.Random(seed)
     world = World(
         lambda row: dice.choice([97, 97, 98, 98, 98, EOS]),
         num_blocks=5,
         max_batch_size=3,
         max_batch_tokens=5,
-        max_waiting=1,
+        max_waiting=2,
         max_queue_s=4.0,
+        pace=Pace(None, 1, 5),
+        step_s=lambda batch: 0.01 * len(batch.work) + 0.02 * batch.num_prefill_tokens,
     )
     world.num_refused = world.num_aborted_in_step = 0
-    for _ in range(500):
+    for _ in range(2000):
         world.clock.advance(1.0)
         world.expire()
         if dice.random() < 0.6:
@@ -251,6 +262,8 @@ def test_random_moves_preempt_chunk_evict_find_abort_fail_expire_and_refuse(seed
         world.num_chunks,
         world.num_hits,
         world.num_evicted,
+        world.num_passed,
+        world.num_pauses,
         world.num_refused,
         world.num_aborted_in_step,
     )

@@ -54,6 +54,7 @@ SAMPLES = {
     ),
     "--max-batch-size": ("engine.max_batch_size", "7", 7),
     "--max-batch-prefill-tokens": ("engine.max_batch_tokens", "700", 700),
+    "--max-inter-token-latency": ("engine.max_inter_token_ms", "7.5", 7.5),
     "--max-batch-total-tokens": ("engine.max_cache_tokens", "7", 7),
     "--memory-fraction": ("engine.memory_fraction", "0.25", 0.25),
     "--cuda-memory-fraction": ("engine.memory_fraction", "0.25", 0.25),

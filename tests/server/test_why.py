@@ -98,6 +98,12 @@ TOLD = {
         "It took 21.0 s, nearly all of it spent waiting for blocks of the cache while others held "
         f"them; it also spent 1.00 s {DECODING}; {LENGTH}.",
     ),
+    "a prefix": (
+        story(queue_s=0.5, num_cached_tokens=16, around=around(waited_for=WaitedFor.PREFIX)),
+        f"It took 1.51 s, most of it (1.00 s) spent {DECODING}; it also spent 500 ms waiting while "
+        "another computed the beginning of its prompt and 10 ms on a prompt of 20 tokens, 16 of "
+        f"them from the cache; {LENGTH}.",
+    ),
     "its turn": (
         story(queue_s=0.8, around=around(num_ahead=2)),
         f"It took 1.81 s, most of it (1.00 s) spent {DECODING}; it also spent 800 ms waiting in "
