@@ -112,6 +112,7 @@ async def test_escape_stops_it_too(page, server):
     await expect(values(page, "waits")).to_have_text(["0"])
     await page.keyboard.press("Escape")
     await expect(card(page, "waits").get_by_role("status")).to_contain_text("Stopped after 1 val")
+    await wait_for(lambda: server.metric("millrace_generators_abandoned") == 1)
     some_generators.GATE.set()
 
 
