@@ -78,7 +78,7 @@ class EngineConfig:
         if self.quantize not in (None, "int8"):
             raise LoadError(f"quantize must be int8. Given: {self.quantize}")
         if self.quantize is not None and not self.has_kernels:
-            raise LoadError("quantize needs the kernels, which has_kernels turns off")
+            raise LoadError("quantize needs the kernels: has_kernels must be on")
         if self.max_waiting < 0:
             raise LoadError(f"max_waiting must not be negative. Given: {self.max_waiting}")
         if self.max_queue_s is not None and not self.max_queue_s > 0.0:

@@ -91,7 +91,7 @@ FLAGS = {
     "8 bits without kernels": (
         ["--quantize", "int8", "--no-kernels"],
         1,
-        "--quantize needs the kernels, which --no-kernels turns off",
+        "--quantize needs the kernels: --kernels must be on",
     ),
     "8 bits of float32": (
         ["--quantize", "int8", "--dtype", "float32"],
