@@ -81,10 +81,10 @@ class EngineConfig:
             raise LoadError("quantize needs the kernels: has_kernels must be on")
         if self.max_waiting < 0:
             raise LoadError(f"max_waiting must not be negative. Given: {self.max_waiting}")
-        if self.max_queue_s is not None and not self.max_queue_s > 0.0:
-            raise LoadError(f"max_queue_s must be above 0. Given: {self.max_queue_s}")
-        if self.max_inter_token_ms is not None and not self.max_inter_token_ms > 0.0:
-            raise LoadError(f"max_inter_token_ms must be above 0. Given: {self.max_inter_token_ms}")
+        for field in ("max_queue_s", "max_inter_token_ms"):
+            value = getattr(self, field)
+            if value is not None and not value > 0.0:
+                raise LoadError(f"{field} must be above 0. Given: {value}")
         if not 0.0 < self.memory_fraction <= 1.0:
             raise LoadError(
                 f"memory_fraction must be above 0 and at most 1. Given: {self.memory_fraction}"
