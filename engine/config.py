@@ -75,10 +75,7 @@ class EngineConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise LoadError(f"{field} must be at least 1. Given: {value}")
-        if self.quantize not in (None, "int8"):
-            raise LoadError(f"quantize must be int8. Given: {self.quantize}")
-        if self.quantize is not None and not self.has_kernels:
-            raise LoadError("quantize needs the kernels: has_kernels must be on")
+        self._check_quantize()
         if self.max_waiting < 0:
             raise LoadError(f"max_waiting must not be negative. Given: {self.max_waiting}")
         for field in ("max_queue_s", "max_inter_token_ms"):
@@ -103,6 +100,12 @@ class EngineConfig:
                 f"max_input_tokens ({self.max_input_tokens}) must be below max_total_tokens "
                 f"({self.max_total_tokens})"
             )
+
+    def _check_quantize(self) -> None:
+        if self.quantize not in (None, "int8"):
+            raise LoadError(f"quantize must be int8. Given: {self.quantize}")
+        if self.quantize is not None and not self.has_kernels:
+            raise LoadError("quantize needs the kernels: has_kernels must be on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
