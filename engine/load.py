@@ -77,6 +77,15 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
     return Engine(runner, scheduler, tokenizer, info, observer, config.num_tokenizer_workers)
 
 
+def describe_kernels() -> str:
+    """Say whether the C++ kernels run on this machine, and why not."""
+    try:
+        load_native()
+    except KernelsMissing as missing:
+        return f"none: {missing}"
+    return "run here, for bfloat16 and 8 bits"
+
+
 def _load_kernels(config: EngineConfig) -> Kernels | None:
     """Open the C++ kernels, or say in a line why plain torch runs instead."""
     if not config.has_kernels:

@@ -5,6 +5,7 @@ import click
 from server.cli.bench import bench
 from server.cli.chat import chat
 from server.cli.demo import demo
+from server.cli.env import env
 from server.cli.generate import generate
 from server.cli.serve import serve
 
@@ -23,6 +24,7 @@ main.add_command(generate)
 main.add_command(chat)
 main.add_command(bench)
 main.add_command(demo)
+main.add_command(env)
 
 if __name__ == "__main__":
     main(prog_name="millrace")

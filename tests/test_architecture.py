@@ -16,8 +16,8 @@ TENSOR_PLACES = ("engine/compute/", "engine/load.py", "engine/demo/")
 """Where torch may be imported."""
 TENSOR_LIBRARIES = {"torch", "triton", "safetensors", "torchao", "flashinfer"}
 ASYNC_LIBRARIES = {"asyncio", "aiohttp", "uvloop"}
-REACHES_LOAD = {"server/serving.py", "server/cli/serve.py"}
-"""Files of which one may reach past the door."""
+REACHES_LOAD = {"server/serving.py", "server/cli/serve.py", "server/cli/env.py"}
+"""Files that may reach past the door; of the first two one loads."""
 
 Sources = dict[str, ast.Module]
 """Path within the project, and what was parsed there."""

@@ -1,5 +1,6 @@
 """Faults at the start: one sentence that says what to do, the right exit code, no traceback."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from occupancy import assert_clean
 from raw_http import call
-from served import free_port, serve
+from served import MODULE, free_port, serve
 
 import engine
 
@@ -176,3 +177,10 @@ async def test_a_model_without_a_chat_template_serves_all_but_chats(tmp_path):
         assert server.metric("tgi_request_failure", err="template") == 1
         assert_clean(server.log)
         assert server.stop() == 0
+
+
+def test_the_command_env_says_whether_the_kernels_run():
+    run = subprocess.run([*MODULE, "env"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("millrace: ")
+    *_, last = run.stdout.splitlines()
+    assert re.match(r"kernels: (run here|none: (this processor has no|they were not)) ?", last)
