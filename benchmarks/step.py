@@ -3,16 +3,13 @@
     python benchmarks/step.py --models-dir DIR            # a random model of Qwen2.5-0.5B's shape
     python benchmarks/step.py --model MODEL --vs-generate
 
-The bound is the time to read every weight and every key and value once, at the best rate at which
-so much memory was read in the same run, or to multiply at the best rate of a product of matrices,
-whichever is longer; both are measured again beside every row of the table. For dense decoders of
-the Llama kind: it is worked out from their config.json.
+The bound is that of `ceilings.py`; its rates are measured again beside every row of the table, and
+a step that is faster raises them.
 
 --vs-generate compares tokens per second: the engine with 16 requests at a time, and transformers'
 own generate one by one; the same weights, prompts and numbers of tokens, greedy, in turn.
 """
 
-import json
 import random
 import statistics
 import time
@@ -20,18 +17,18 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
-from ceilings import multiply_rate, read_rate, use_all_cores
+from ceilings import Ceiling, Work, multiply_rate, read_rate, use_all_cores
 from models import BUILT_IN_MODEL, SHAPES, make_model
+from parts.conditions import write_result
 from parts.versus import compare, describe_comparison
 
-from engine import Batch, EngineConfig, Join, ModelInfo, RowWork, Runner, SamplingParams
+from engine import Batch, EngineConfig, Join, RowWork, Runner, SamplingParams
 from engine.load import load
 from server.cpu import CpuMeter, CpuUse
 from server.metrics import Metrics
-from server.report import describe_cpu, percentile, table, to_json
+from server.report import describe_cpu, percentile, table
 
 _NUM_WARM_UP = 3
 _BLOCK_SIZE = 32
@@ -55,37 +52,6 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a step must at least read and multiply."""
-
-    weight_bytes: int
-    kv_bytes_per_token: int
-    flops_per_row: int
-
-    @classmethod
-    def of(cls, model_dir: Path, info: ModelInfo) -> Self:
-        """Work it out from the configuration and the number of parameters."""
-        config = json.loads((model_dir / "config.json").read_text())
-        num_bytes = torch.finfo(getattr(torch, info.dtype)).bits // 8
-        num_parameters = info.num_parameters
-        if not config.get("tie_word_embeddings", False):
-            num_parameters -= config["vocab_size"] * config["hidden_size"]  # a few rows of it
-        num_heads = config["num_attention_heads"]
-        head_dim = config.get("head_dim") or config["hidden_size"] // num_heads
-        num_kv = 2 * config.get("num_key_value_heads", num_heads) * head_dim
-        kv_bytes = config["num_hidden_layers"] * num_kv * num_bytes
-        return cls(num_parameters * num_bytes, kv_bytes, 2 * num_parameters)
-
-    def num_bytes(self, batch: int, context: int) -> int:
-        """Count what a step of so many rows must read."""
-        return self.weight_bytes + batch * context * self.kv_bytes_per_token
-
-    def num_flops(self, batch: int) -> int:
-        """Count the operations of its products of matrices."""
-        return batch * self.flops_per_row
-
-
-@dataclass(frozen=True, slots=True)
 class Timed:
     """The steps of one batch size at one context, shortest first, in seconds."""
 
@@ -93,19 +59,6 @@ class Timed:
     context: int
     times: list[float]
     cpu: CpuUse
-
-
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """The best rates that were seen in the whole run, so also by a step itself."""
-
-    bytes_per_s: float
-    flops_per_s: float
-
-    def bound_s(self, work: Work, batch: int, context: int) -> float:
-        """Give the least time of a step."""
-        reading = work.num_bytes(batch, context) / self.bytes_per_s
-        return max(reading, work.num_flops(batch) / self.flops_per_s)
 
 
 def time_steps(runner: Runner, batch: int, context: int, num_steps: int) -> list[float]:
@@ -156,7 +109,8 @@ def measure_rows(model_dir: Path, args: Namespace) -> list[Row]:
         block_size=_BLOCK_SIZE,
     )
     engine = load(config, Metrics())
-    work = Work.of(model_dir, engine.info)
+    num_bytes = torch.finfo(getattr(torch, engine.info.dtype)).bits // 8
+    work = Work.of(model_dir, num_bytes, num_bytes)
     # The door shows no runner; a step is measured as `load` puts it together.
     timed, ceiling = time_all(engine._runner, work, getattr(torch, engine.info.dtype), args)
     print(
@@ -164,7 +118,10 @@ def measure_rows(model_dir: Path, args: Namespace) -> list[Row]:
         f"{engine.info.dtype}, {work.weight_bytes / 1e6:.0f} MB of weights read a step; "
         f"best {ceiling.bytes_per_s / 1e9:.1f} GB/s and {ceiling.flops_per_s / 1e12:.2f} TFLOP/s"
     )
-    return [row_of(item, ceiling.bound_s(work, item.batch, item.context)) for item in timed]
+    return [
+        row_of(item, ceiling.decode_s(work, item.batch, item.batch * item.context))
+        for item in timed
+    ]
 
 
 def time_all(
@@ -178,8 +135,8 @@ def time_all(
             meter = CpuMeter()
             times = sorted(time_steps(runner, batch, context, args.steps))
             timed.append(Timed(batch, context, times, meter.stop()))
-            reads += [read_rate(work.weight_bytes), work.num_bytes(batch, context) / times[0]]
-            products += [multiply_rate(dtype), work.num_flops(batch) / times[0]]
+            reads += [read_rate(work.weight_bytes), work.num_bytes(batch * context) / times[0]]
+            products += [multiply_rate(dtype), batch * work.flops_per_row / times[0]]
     runner.close()
     return timed, Ceiling(max(reads), max(products))
 
@@ -261,7 +218,7 @@ def main() -> None:
         print(describe_cpu([comparison.cpu for comparison in comparisons]))
         result["vs_generate"] = comparisons
     if args.json is not None:
-        args.json.write_text(to_json(result))
+        write_result(args.json, result)
 
 
 if __name__ == "__main__":
