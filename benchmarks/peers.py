@@ -17,10 +17,10 @@ from pathlib import Path
 from ceilings import use_all_cores
 from models import make_model
 from parts.conditions import write_result
-from parts.contenders import KINDS, Absent, Contender, add_options
+from parts.contenders import KINDS, OURS, Absent, Contender, add_options
 from parts.families import FAMILIES, Family
 from parts.rounds import run_rounds
-from parts.side_by_side import OURS, compare, describe, is_disturbed
+from parts.side_by_side import compare, describe, is_disturbed
 
 
 def run_family(name: str, family: Family, args: Namespace) -> dict[str, object]:

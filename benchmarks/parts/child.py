@@ -31,6 +31,8 @@ class Child:
     def pause(self) -> None:
         """Take the processors from it and all its processes, until `resume`."""
         self.signal(signal.SIGSTOP)
+        # until it has stopped, or ended; either is left for others to learn
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it run again."""

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from ctypes.util import find_library
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from parts.families import Family
 
+OURS = "millrace"
 _PARTS = Path(__file__).parent
 _HOST = "127.0.0.1"
 _NUM_SLOT_TOKENS = 512
@@ -64,8 +66,8 @@ def millrace(options: Namespace, model_dir: Path, family: Family) -> Contender:
         raise Absent("this version has no --quantize int8")
     quantize = ("--quantize", "int8") if family.is_int8 else ()
     return Contender(
-        name="millrace",
-        version=_package_version(Path(sys.executable), "millrace"),
+        name=OURS,
+        version=_package_version(Path(sys.executable), OURS),
         command=(*serve, "--model-id", str(model_dir), "--hostname", _HOST, *quantize, "--port"),
     )
 
@@ -75,7 +77,7 @@ def llama_cpp(options: Namespace, model_dir: Path, family: Family) -> Contender:
     source = _named(options.llama_cpp, "--llama-cpp")
     program = source / "build" / "bin" / "llama-server"
     if not program.exists():
-        raise Absent(f"there is no build/bin/llama-server in {source}")
+        raise Absent("--llama-cpp has no build/bin/llama-server")
     kind = "q8_0" if family.is_int8 else "bf16"
     converted = model_dir.with_name(f"{model_dir.name}-{kind}.gguf")
     python = options.llama_cpp_convert or sys.executable
@@ -129,6 +131,7 @@ def vllm(options: Namespace, model_dir: Path, family: Family) -> Contender:
             "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
+            "LD_PRELOAD": ":".join(_asked_by_vllm(python)),
         },
     )
 
@@ -152,7 +155,7 @@ def transformers(options: Namespace, model_dir: Path, family: Family) -> Contend
 
 
 KINDS: dict[str, Callable[[Namespace, Path, Family], Contender]] = {
-    "millrace": millrace,
+    OURS: millrace,
     "llama.cpp": llama_cpp,
     "openvino": openvino,
     "vllm": vllm,
@@ -165,8 +168,15 @@ def _named(path: Path | None, flag: str) -> Path:
     if path is None:
         raise Absent(f"{flag} was not given")
     if not path.exists():
-        raise Absent(f"{flag}: there is no {path}")
+        raise Absent(f"{flag} names nothing that is there")
     return path.absolute()
+
+
+def _asked_by_vllm(python: Path) -> list[str]:
+    """Find the libraries that its log asks to load first; those that are there."""
+    allocator = find_library("tcmalloc_minimal")
+    openmp = python.parent.parent / "lib" / "libiomp5.so"
+    return [*([allocator] if allocator else []), *([str(openmp)] if openmp.exists() else [])]
 
 
 def _convert(command: list[str], target: Path, env: dict[str, str] | None = None) -> None:
@@ -179,7 +189,7 @@ def _convert(command: list[str], target: Path, env: dict[str, str] | None = None
     try:
         done = subprocess.run([*command, str(part)], capture_output=True, text=True, env=env)
     except OSError as error:
-        raise Absent(f"{command[0]} does not start: {error}") from error
+        raise Absent(f"{Path(command[0]).name} does not start: {error.strerror}") from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
         raise Absent(f"{target.name} could not be made: {said[-1]}")
@@ -196,5 +206,5 @@ def _package_version(python: Path, package: str) -> str:
     try:
         done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise Absent(f"{python} has no {package}") from error
+        raise Absent(f"the environment of its Python has no {package}") from error
     return done.stdout.strip()

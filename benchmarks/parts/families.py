@@ -61,8 +61,8 @@ class Family:
         return replace(self, points=few, num_output_tokens=min(32, self.num_output_tokens))
 
 
-_CLIENTS = (Point(1, 4), Point(4, 12), Point(16, 32), Point(64, 64))
-_SMALL_MODEL = (Point(1, 10), Point(4, 32), Point(16, 64), Point(64, 128))
+_CLIENTS = (Point(1, 3), Point(4, 8), Point(16, 32), Point(64, 64))
+_SMALL_MODEL = (Point(1, 6), Point(4, 16), Point(16, 48), Point(64, 64))
 
 FAMILIES = {
     "0.5b": Family(

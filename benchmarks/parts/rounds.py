@@ -1,43 +1,24 @@
 """Loads servers in turn, round after round, so that what disturbs a while disturbs all of them.
 
-All servers of a family are started once; whoever does not have its turn is stopped like a job in a
-shell, and takes no processor time. Before each turn one request, not counted, wakes the server and
-fills its cache with what prompts share.
+All servers of a family are started once, and only one of them runs at a time.
 """
 
 import json
 import random
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import uvloop
 from ceilings import Ceiling, Work, multiply_rate, read_rate
-from parts.child import Child, free_port, run_server
-from parts.contenders import Absent, Contender
-from parts.families import Family, Point
+from parts.contenders import OURS, Absent, Contender
+from parts.families import Family
+from parts.lane import Lane, Run, start
 
-from server.loadgen import Load, Target, measure, warm_up
-from server.question import Dialect, Question
-from server.report import Figures
-
-_TIMEOUT_S = 600.0
-"""For one answer."""
-_FIRST = Point(4, 4)
-_NUM_WAKING_TOKENS = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One server under one load once."""
-
-    server: str
-    num_clients: int
-    round: int
-    figures: Figures
+_LEAST_SHARE = 0.2
+"""Of the best's tokens per second in the first answers: a peer below it would take all the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +48,13 @@ def run_rounds(
     with ExitStack() as stack:
         lanes = []
         for contender in contenders:
+            print(f"starting {contender.name}", file=sys.stderr)
             try:
-                lanes.append(stack.enter_context(_start(family, contender, words, log)))
+                lanes.append(stack.enter_context(start(family, contender, words, log)))
             except (Absent, RuntimeError) as error:
                 absent[contender.name] = str(error)
+        absent |= (slow := _find_slow(lanes))
+        lanes = [lane for lane in lanes if lane.contender.name not in slow]
         for number in range(num_rounds):
             for point in family.points:
                 seed = random.SystemRandom().randrange(1, 1 << 31)  # new words, the same for all
@@ -82,72 +66,15 @@ def run_rounds(
     return Rounds(runs=runs, ceiling=best, absent=absent)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lane:
-    """A server that has started, and what it is asked."""
-
-    contender: Contender
-    child: Child
-    question: Question
-    num_shared_tokens: int
-
-    def take_turn(self, point: Point, number: int, seed: int) -> Run:
-        """Let the server run for one load."""
-        dice = random.Random(f"prefix {seed}")
-        shared = dice.choices(self.question.words, k=self.num_shared_tokens)
-        load = Load(
-            question=replace(self.question, prefix="".join(f" {word}" for word in shared)),
-            num_requests=point.num_requests,
-            num_clients=point.num_clients,
-            seed=seed,
-            timeout_s=_TIMEOUT_S,
-        )
-        self.child.resume()
-        try:
-            figures = uvloop.run(self._measure(load))
-        finally:
-            self.child.pause()
-        return Run(
-            server=self.contender.name,
-            num_clients=point.num_clients,
-            round=number,
-            figures=figures,
-        )
-
-    async def _measure(self, load: Load) -> Figures:
-        target = Target.parse(self.child.url)
-        few_tokens = replace(load.question, num_output_tokens=_NUM_WAKING_TOKENS)
-        await warm_up(target, replace(load, question=few_tokens))
-        return await measure(target, load, self.child.pid)
-
-
-@contextmanager
-def _start(
-    family: Family, contender: Contender, words: tuple[str, ...], log: Path
-) -> Iterator[Lane]:
-    """Start a server and let it answer a few, since compilers and allocators are slow at first."""
-    print(f"starting {contender.name}", file=sys.stderr)
-    question = Question(
-        dialect=Dialect.COMPLETIONS,
-        model=contender.served_name,
-        num_prompt_words=family.num_own_tokens,
-        num_output_tokens=family.num_output_tokens,
-        words=words,
-        is_plain=contender.is_plain,
-    )
-    port = free_port()
-    command = (*contender.command, str(port))
-    with run_server(command, port, health="/health", env=contender.env, log=log) as child:
-        lane = Lane(
-            contender=contender,
-            child=child,
-            question=question,
-            num_shared_tokens=family.num_shared_tokens,
-        )
-        figures = lane.take_turn(_FIRST, 0, random.SystemRandom().randrange(1 << 31)).figures
-        if figures.num_answered < figures.num_requests:
-            raise Absent(f"it does not answer as asked: {next(iter(figures.errors), 'refused')}")
-        yield lane
+def _find_slow(lanes: Sequence[Lane]) -> dict[str, str]:
+    """Find the peers that are far too slow to be asked again and again."""
+    rates = {lane.contender.name: lane.first_tokens_per_s for lane in lanes}
+    best = max(rates, key=lambda name: rates[name], default="")
+    return {
+        name: f"too slow: {rate:.1f} tokens/s at first, where {best} has {rates[best]:.1f}"
+        for name, rate in rates.items()
+        if name != OURS and rate < _LEAST_SHARE * rates[best]
+    }
 
 
 def _look(family: Family, work: Work) -> Ceiling:

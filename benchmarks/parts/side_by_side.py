@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ceilings import Work
+from parts.contenders import OURS
 from parts.families import Family
-from parts.rounds import Rounds, Run
+from parts.lane import Run
+from parts.rounds import Rounds
 
 from server.report import Figures, Percentiles, spread, table
 
-OURS = "millrace"
 _DISTURBED = 0.16
 """Cores that others kept busy: above it a run is marked."""
 
