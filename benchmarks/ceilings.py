@@ -25,8 +25,6 @@ from server.report import describe_cpu, table
 
 _MIN_S = 0.5
 _MIN_TRIES = 8
-_KV_BYTES = 2
-"""Of one number of the cache, in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +34,13 @@ class Work:
     weight_bytes: int
     """Once a step."""
     kv_bytes_per_token: int
-    flops_per_row: int
-    """Of a row whose next token is wanted."""
-    flops_per_prompt_token: int
-    """The same without the head, which a prompt needs only once."""
+    flops_per_token: int
+    flops_per_logits: int
+    """Of the head: a prompt needs it only once."""
 
     @classmethod
-    def of(cls, model_dir: Path, weight_bytes: int = 2, kv_bytes: int = _KV_BYTES) -> Self:
-        """Work it out from the configuration and the bytes of one weight and one cached number."""
+    def of(cls, model_dir: Path, bytes_per_weight: int = 2, bytes_per_kv: int = 2) -> Self:
+        """Work it out from the configuration and the bytes of a weight and of a cached number."""
         config = json.loads((model_dir / "config.json").read_text())
         hidden, num_layers = config["hidden_size"], config["num_hidden_layers"]
         num_heads = config["num_attention_heads"]
@@ -53,15 +50,19 @@ class Work:
         layers = num_layers * (attention + 3 * hidden * config["intermediate_size"])
         head = config["vocab_size"] * hidden
         return cls(
-            weight_bytes=(layers + head) * weight_bytes,
-            kv_bytes_per_token=num_layers * num_kv * kv_bytes,
-            flops_per_row=2 * (layers + head),
-            flops_per_prompt_token=2 * layers,
+            weight_bytes=(layers + head) * bytes_per_weight,
+            kv_bytes_per_token=num_layers * num_kv * bytes_per_kv,
+            flops_per_token=2 * layers,
+            flops_per_logits=2 * head,
         )
 
     def num_bytes(self, num_cached_tokens: float) -> float:
         """Count what a step must read whose rows together look back at so many tokens."""
         return self.weight_bytes + num_cached_tokens * self.kv_bytes_per_token
+
+    def num_flops(self, num_tokens: float, num_logits: float) -> float:
+        """Count the operations of a step's products with weights; the head is for logits only."""
+        return num_tokens * self.flops_per_token + num_logits * self.flops_per_logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +72,9 @@ class Ceiling:
     bytes_per_s: float
     flops_per_s: float
 
-    def decode_s(self, work: Work, num_rows: float, num_cached_tokens: float) -> float:
-        """Give the least time of a step that gives each row a token."""
-        reading = work.num_bytes(num_cached_tokens) / self.bytes_per_s
-        return max(reading, num_rows * work.flops_per_row / self.flops_per_s)
-
-    def prefill_s(self, work: Work, num_prompts: float, num_tokens: float) -> float:
-        """Give the least time of a step that takes so many tokens of so many prompts."""
-        head = work.flops_per_row - work.flops_per_prompt_token
-        num_flops = num_tokens * work.flops_per_prompt_token + num_prompts * head
-        return max(work.num_bytes(0) / self.bytes_per_s, num_flops / self.flops_per_s)
+    def least_s(self, num_bytes: float, num_flops: float) -> float:
+        """Give the least time of a step that reads and multiplies so much."""
+        return max(num_bytes / self.bytes_per_s, num_flops / self.flops_per_s)
 
 
 def use_all_cores() -> int:

@@ -48,10 +48,15 @@ class Family:
         The clients go together: one step takes their prompts, the others give each a token. What
         they share is read once.
         """
-        num_clients, num_steps = point.num_clients, self.num_output_tokens - 1
-        own = num_clients * (self.num_own_tokens + self.num_output_tokens / 2)
-        prefill_s = ceiling.prefill_s(work, num_clients, num_clients * self.num_own_tokens)
-        decode_s = ceiling.decode_s(work, num_clients, self.num_shared_tokens + own)
+        num_clients = point.num_clients
+        num_new = num_clients * self.num_own_tokens
+        prefill_s = ceiling.least_s(work.num_bytes(0), work.num_flops(num_new, num_clients))
+        # half of an answer on average
+        num_cached = self.num_shared_tokens + num_new + num_clients * self.num_output_tokens / 2
+        decode_s = ceiling.least_s(
+            work.num_bytes(num_cached), work.num_flops(num_clients, num_clients)
+        )
+        num_steps = self.num_output_tokens - 1
         return num_clients * self.num_output_tokens / (prefill_s + num_steps * decode_s)
 
     def shortened(self) -> "Family":
