@@ -57,9 +57,14 @@ def run_family(name: str, family: Family, args: Namespace) -> dict[str, object]:
 def find_contenders(
     family: Family, model_dir: Path, args: Namespace
 ) -> tuple[list[Contender], dict[str, str]]:
-    """Make ready who is there; say of the others why they take no part."""
+    """Make ready who is there; say of the others why they take no part.
+
+    Without ours there is nothing to compare, and nobody else is looked for.
+    """
     contenders, absent = [], {}
     for name, find in KINDS.items():
+        if OURS in absent:
+            break
         try:
             if name in args.without:
                 raise Absent("left out by --without")
@@ -77,7 +82,9 @@ def parse_args() -> Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), help="these loads"
     )
-    parser.add_argument("--without", nargs="+", choices=list(KINDS), default=[], help="servers")
+    parser.add_argument(
+        "--without", nargs="+", choices=[name for name in KINDS if name != OURS], default=[]
+    )
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
     parser.add_argument("--short", action="store_true", help="few clients, a round of small loads")
     parser.add_argument("--json", type=Path, help="write the result to this file")

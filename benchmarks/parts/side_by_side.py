@@ -28,7 +28,6 @@ class Measure:
     name: str
     read: Callable[[Figures], float]
     is_more_better: bool = False
-    num_digits: int = 1
 
 
 def _delay(delay: Percentiles | None) -> Percentiles:
@@ -171,5 +170,5 @@ def _ratios(rows: Sequence[Row]) -> list[Ratio]:
 def _cells(row: Row) -> list[str]:
     if row.problem is not None:
         return [row.server, *(["-"] * (len(MEASURES) + 2))]
-    values = [spread(row.values[m.name], m.num_digits) for m in MEASURES]
+    values = [spread(row.values[m.name], 1) for m in MEASURES]
     return [row.server, *values, f"{row.of_bound:.2f}", f"{max(row.other_cores):.2f}"]
