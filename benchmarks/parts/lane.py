@@ -23,6 +23,7 @@ _TIMEOUT_S = 600.0
 """For one answer."""
 _FIRST = Point(4, 4)
 _NUM_FIRST_TOKENS = 16
+_NUM_TRIES = 2
 _NUM_WAKING_TOKENS = 4
 
 
@@ -115,4 +116,5 @@ def start(
             num_shared_tokens=family.num_shared_tokens,
         )
         lane.answer_first()
-        yield replace(lane, first_tokens_per_s=lane.answer_first())
+        best = max(lane.answer_first() for _ in range(_NUM_TRIES))
+        yield replace(lane, first_tokens_per_s=best)

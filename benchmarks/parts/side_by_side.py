@@ -5,6 +5,7 @@ another one for each; whoever failed to answer a request as asked has no figures
 nothing.
 """
 
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from parts.rounds import Rounds
 
 from server.report import Figures, Percentiles, spread, table
 
-_DISTURBED = 0.16
-"""Cores that others kept busy: above it a run is marked."""
+_DISTURBED = 0.08
+"""Of the cores: where others kept more of them busy, the figures are marked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,8 @@ def describe(comparisons: Sequence[Comparison]) -> str:
 
 def is_disturbed(comparison: Comparison) -> bool:
     """Tell whether anything else kept the processors busy."""
-    return any(cores > _DISTURBED for row in comparison.rows for cores in row.other_cores)
+    most = max((cores for row in comparison.rows for cores in row.other_cores), default=0.0)
+    return most > _DISTURBED * len(os.sched_getaffinity(0))
 
 
 def _row(server: str, figures: Sequence[Figures], bound: float) -> Row:
