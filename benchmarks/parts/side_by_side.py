@@ -107,9 +107,9 @@ def describe(comparisons: Sequence[Comparison]) -> str:
         clients = str(comparison.num_clients)
         lines.append([clients, "bound", f"{comparison.bound_tokens_per_s:.1f}", "", "", "", ""])
         lines += [[clients, *_cells(row)] for row in comparison.rows]
-        if comparison.ratios:
-            cells = [f"{spread(r.values, 2)} {r.peer}" for r in comparison.ratios]
-            ratios.append([clients, *cells])
+        found = {r.measure: f"{spread(r.values, 2)} {r.peer}" for r in comparison.ratios}
+        if found:
+            ratios.append([clients, *(found.get(name, "-") for name in names)])
     head = ("clients", "server", *names, "of bound", "others")
     problems = [
         f"{row.server} with {comparison.num_clients} clients does not count: {row.problem}"
@@ -153,20 +153,20 @@ def _problem(figures: Sequence[Figures]) -> str | None:
 
 def _ratios(rows: Sequence[Row]) -> list[Ratio]:
     """Compare ours with the best peer of each measure; nothing where one of them is missing."""
-    good = {row.server: row.values for row in rows if row.problem is None}
+    return [ratio for measure in MEASURES if (ratio := _ratio(rows, measure)) is not None]
+
+
+def _ratio(rows: Sequence[Row], measure: Measure) -> Ratio | None:
+    found = {row.server: row.values[measure.name] for row in rows if row.problem is None}
+    # a gap of 0 is no small gap: all came in one read, so nothing was streamed, or seen of it
+    good = {server: values for server, values in found.items() if min(values) > 0}
     ours = good.pop(OURS, None)
     if ours is None or not good:
-        return []
-    ratios = []
-    for measure in MEASURES:
-        best = max if measure.is_more_better else min
-        peer = best(good, key=lambda server: statistics.median(good[server][measure.name]))
-        pairs = zip(ours[measure.name], good[peer][measure.name], strict=True)
-        values = [mine / theirs for mine, theirs in pairs]
-        ratios.append(
-            Ratio(measure=measure.name, peer=peer, values=values, median=statistics.median(values))
-        )
-    return ratios
+        return None
+    best = max if measure.is_more_better else min
+    peer = best(good, key=lambda server: statistics.median(good[server]))
+    values = [mine / theirs for mine, theirs in zip(ours, good[peer], strict=True)]
+    return Ratio(measure=measure.name, peer=peer, values=values, median=statistics.median(values))
 
 
 def _cells(row: Row) -> list[str]:

@@ -221,6 +221,23 @@ def test_who_fails_one_request_wins_and_loses_nothing(parts, folder):
     assert parts.side_by_side.compare(family, family.work(folder), ours)[0].ratios == []
 
 
+def test_who_sends_all_at_once_has_no_gaps_to_win_by(parts, folder):
+    family = family_of(parts, (1, 4))
+    rounds = rounds_of(
+        parts,
+        millrace=[figures(30, 10, 4)],
+        vllm=[figures(20, 20, 0.0)],
+        openvino=[figures(10, 40, 8)],
+    )
+    (comparison,) = parts.side_by_side.compare(family, family.work(folder), rounds)
+    ratios = {ratio.measure: (ratio.peer, ratio.median) for ratio in comparison.ratios}
+    assert ratios["gap p99 ms"] == ("openvino", 0.5)
+    assert ratios["tokens/s"] == ("vllm", 1.5)
+    alone = rounds_of(parts, millrace=[figures(30)], vllm=[figures(20, 20, 0.0)])
+    compared = parts.side_by_side.compare(family, family.work(folder), alone)
+    assert parts.side_by_side.describe(compared).splitlines()[-1].split()[-1] == "-"
+
+
 def test_the_bound_reads_all_once_a_step_and_computes_what_no_cache_holds(parts, folder):
     # 2 layers: q, o 10 x 10, k, v 2 x 10, three of 10 x 20; the head 100 x 10
     layers, head = 2 * (100 + 100 + 20 + 20 + 600), 1000
