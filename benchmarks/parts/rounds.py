@@ -51,8 +51,10 @@ def run_rounds(
             print(f"starting {contender.name}", file=sys.stderr)
             try:
                 lanes.append(stack.enter_context(start(family, contender, words, log)))
-            except (Absent, RuntimeError) as error:
-                absent[contender.name] = str(error)
+            except Absent as reason:
+                absent[contender.name] = str(reason)
+            except RuntimeError as error:
+                absent[contender.name] = f"{error}: {_last_line(log)}"
         absent |= (slow := _find_slow(lanes))
         lanes = [lane for lane in lanes if lane.contender.name not in slow]
         for number in range(num_rounds):
@@ -75,6 +77,12 @@ def _find_slow(lanes: Sequence[Lane]) -> dict[str, str]:
         for name, rate in rates.items()
         if name != OURS and rate < _LEAST_SHARE * rates[best]
     }
+
+
+def _last_line(log: Path) -> str:
+    """Take what a server said last, which mostly is why it ended."""
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def _look(family: Family, work: Work) -> Ceiling:

@@ -153,12 +153,12 @@ def test_a_server_that_does_not_come_or_answers_too_little_is_missing(parts, fol
     good = contender(parts, folder, "millrace")
     short = contender(parts, folder, "vllm", num_missing=1)
     broken = parts.contenders.Contender(
-        name="openvino", version="1", command=(sys.executable, "-c", "raise SystemExit(3)")
+        name="openvino", version="1", command=(sys.executable, "-c", "raise SystemExit('no room')")
     )
     rounds = parts.rounds.run_rounds(family, folder, [short, broken, good], 1, folder / "log")
     assert rounds.absent == {
         "vllm": "it does not answer as asked: 16 tokens were asked for, 15 came",
-        "openvino": "the server ended with code 3 at its start",
+        "openvino": "the server ended with code 1 at its start: no room",
     }
     assert [run.server for run in rounds.runs] == ["millrace"]
 
