@@ -21,11 +21,12 @@ from urllib.parse import urlsplit
 import uvloop
 from overhead import TIMEOUT_S, Place
 from parts.child import Child, free_port, run_server
+from parts.conditions import write_result
 
 from server.cpu import CpuMeter
 from server.loadgen import Target, closed_loop
 from server.question import Dialect, Ending, Question
-from server.report import spread, to_json
+from server.report import spread
 
 GOAL = 0.01
 _RESAMPLES = 10_000
@@ -133,7 +134,7 @@ def main() -> None:
         args.tokens, args.pairs = min(args.tokens, 500), min(args.pairs, 4)
     result = run_all(args)
     if args.json is not None:
-        args.json.write_text(to_json(result))
+        write_result(args.json, result)
 
 
 if __name__ == "__main__":

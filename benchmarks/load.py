@@ -19,11 +19,12 @@ from pathlib import Path
 import uvloop
 from parts.arrival import Arrivals, describe_arrivals, measure_arrivals
 from parts.child import free_port, run_server
+from parts.conditions import write_result
 
 import engine
 from server.loadgen import Load, Target, measure, warm_up
 from server.question import Dialect, Question
-from server.report import Figures, describe, to_json
+from server.report import Figures, describe
 
 BUILT_IN_MODEL = Path(engine.__file__).parent / "demo"
 
@@ -154,7 +155,7 @@ def main() -> None:
     args = parse_args()
     result, is_answered = run(args)
     if args.json is not None:
-        args.json.write_text(to_json(result))
+        write_result(args.json, result)
     sys.exit(0 if is_answered else 1)
 
 

@@ -24,12 +24,13 @@ from pathlib import Path
 
 import uvloop
 from parts.child import free_port, run_server
+from parts.conditions import write_result
 
 from server.cpu import CpuMeter, CpuUse
 from server.loadgen import Target, closed_loop
 from server.question import Dialect, Ending, Outcome, Question
 from server.recording import Recording, read_answer, read_events
-from server.report import Percentiles, describe_cpu, spread, table, to_json
+from server.report import Percentiles, describe_cpu, spread, table
 
 TIMEOUT_S = 120.0
 
@@ -193,7 +194,7 @@ def main() -> None:
         args.tokens, args.repeat = min(args.tokens, 500), min(args.repeat, 2)
     result = run_all(args)
     if args.json is not None:
-        args.json.write_text(to_json(result))
+        write_result(args.json, result)
 
 
 if __name__ == "__main__":

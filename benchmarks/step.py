@@ -1,222 +1,165 @@
-"""One decode step by batch size and context, without HTTP, beside what the machine allows.
+"""One step, decode or prefill, without HTTP, beside what the machine allows.
 
     python benchmarks/step.py --models-dir DIR            # a random model of Qwen2.5-0.5B's shape
     python benchmarks/step.py --model MODEL --vs-generate
 
-The bound is the time to read every weight and every key and value once, at the best rate at which
-so much memory was read in the same run, or to multiply at the best rate of a product of matrices,
-whichever is longer; both are measured again beside every row of the table. For dense decoders of
-the Llama kind: it is worked out from their config.json.
+The bound is that of `ceilings.py`; its rates are measured again beside every row of the table, and
+a step that is faster raises them.
 
 --vs-generate compares tokens per second: the engine with 16 requests at a time, and transformers'
 own generate one by one; the same weights, prompts and numbers of tokens, greedy, in turn.
 """
 
-import json
-import random
 import statistics
-import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
-from ceilings import multiply_rate, read_rate, use_all_cores
+from ceilings import Ceiling, Work, multiply_rate, read_rate, use_all_cores
 from models import BUILT_IN_MODEL, SHAPES, make_model
+from parts.conditions import write_result
+from parts.steps import BLOCK_SIZE, num_cached_tokens, time_decode, time_prefill
 from parts.versus import compare, describe_comparison
 
-from engine import Batch, EngineConfig, Join, ModelInfo, RowWork, Runner, SamplingParams
+from engine import EngineConfig, Runner
 from engine.load import load
 from server.cpu import CpuMeter, CpuUse
 from server.metrics import Metrics
-from server.report import describe_cpu, percentile, table, to_json
+from server.report import describe_cpu, percentile, table
 
-_NUM_WARM_UP = 3
-_BLOCK_SIZE = 32
+NUM_PROMPT_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A step: so many rows that look back at `context` tokens, or whole prompts of as many."""
+
+    is_prefill: bool
+    batch: int
+    context: int
+
+    def num_bytes(self, work: Work) -> float:
+        """Count what it must read."""
+        return work.num_bytes(0 if self.is_prefill else self.batch * self.context)
+
+    def num_flops(self, work: Work) -> float:
+        """Count the operations of its products of matrices."""
+        return work.num_flops(self.batch * (self.context if self.is_prefill else 1), self.batch)
+
+    def time(self, runner: Runner, num_steps: int) -> list[float]:
+        """Do it so many times; return the seconds, shortest first."""
+        do = time_prefill if self.is_prefill else time_decode
+        return sorted(do(runner, self.batch, self.context, num_steps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One batch size at one context."""
+    """One kind of step."""
 
-    batch: int
-    context: int
-    """Tokens of each row, the one to compute included."""
+    kind: Kind
     step_ms: float
     """Median; the next two are where the middle eight tenths of the steps lie."""
     p10_ms: float
     p90_ms: float
     bound_ms: float
-    ratio: float
+    of_bound: float
+    """The bound by the median: 1 is as fast as can be."""
     tokens_per_s: float
+    """Taken in or given."""
     cpu: CpuUse
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a step must at least read and multiply."""
-
-    weight_bytes: int
-    kv_bytes_per_token: int
-    flops_per_row: int
-
-    @classmethod
-    def of(cls, model_dir: Path, info: ModelInfo) -> Self:
-        """Work it out from the configuration and the number of parameters."""
-        config = json.loads((model_dir / "config.json").read_text())
-        num_bytes = torch.finfo(getattr(torch, info.dtype)).bits // 8
-        num_parameters = info.num_parameters
-        if not config.get("tie_word_embeddings", False):
-            num_parameters -= config["vocab_size"] * config["hidden_size"]  # a few rows of it
-        num_heads = config["num_attention_heads"]
-        head_dim = config.get("head_dim") or config["hidden_size"] // num_heads
-        num_kv = 2 * config.get("num_key_value_heads", num_heads) * head_dim
-        kv_bytes = config["num_hidden_layers"] * num_kv * num_bytes
-        return cls(num_parameters * num_bytes, kv_bytes, 2 * num_parameters)
-
-    def num_bytes(self, batch: int, context: int) -> int:
-        """Count what a step of so many rows must read."""
-        return self.weight_bytes + batch * context * self.kv_bytes_per_token
-
-    def num_flops(self, batch: int) -> int:
-        """Count the operations of its products of matrices."""
-        return batch * self.flops_per_row
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """The steps of one batch size at one context, shortest first, in seconds."""
+    """The steps of one kind, shortest first, in seconds."""
 
-    batch: int
-    context: int
+    kind: Kind
     times: list[float]
     cpu: CpuUse
 
 
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """The best rates that were seen in the whole run, so also by a step itself."""
-
-    bytes_per_s: float
-    flops_per_s: float
-
-    def bound_s(self, work: Work, batch: int, context: int) -> float:
-        """Give the least time of a step."""
-        reading = work.num_bytes(batch, context) / self.bytes_per_s
-        return max(reading, work.num_flops(batch) / self.flops_per_s)
-
-
-def time_steps(runner: Runner, batch: int, context: int, num_steps: int) -> list[float]:
-    """Decode so many steps with all rows; return the seconds of each.
-
-    The rows join with nearly all of their context computed. A first step makes every block theirs
-    and writes zeros to it, so that its memory is there to be read.
-    """
-    num_each = -(-(context + num_steps + _NUM_WARM_UP) // _BLOCK_SIZE)
-    blocks = list(range(batch * num_each))
-    dice = random.Random(1)
-    dice.shuffle(blocks)
-    params = SamplingParams(max_new_tokens=num_steps + _NUM_WARM_UP, ignore_eos=True)
-    ids = tuple(range(batch))
-    joins = [
-        Join(
-            sequence_id=row,
-            token_ids=tuple(dice.randrange(200) for _ in range(context)),
-            num_prompt_tokens=context,
-            num_computed_tokens=num_computed,
-            blocks=tuple(blocks[row * num_each : (row + 1) * num_each]),
-            params=params,
-        )
-        for num_computed in (0, context - 1)
-        for row in ids
-    ]
-    runner.execute(Batch(0, (), tuple(joins[:batch]), tuple(RowWork(i, 1, 0, False) for i in ids)))
-    decode = tuple(RowWork(row, 1, 1, True) for row in ids)
-    runner.execute(Batch(1, ids, tuple(joins[batch:]), decode))
-    times = []
-    for step in range(2, num_steps + _NUM_WARM_UP):
-        start = time.perf_counter()
-        runner.execute(Batch(step, (), (), decode))
-        times.append(time.perf_counter() - start)
-    runner.execute(Batch(0, ids, (), ()))
-    return times[_NUM_WARM_UP - 2 :]
-
-
 def measure_rows(model_dir: Path, args: Namespace) -> list[Row]:
-    """Time every batch size at every context."""
-    longest = max(args.contexts) + args.steps + _NUM_WARM_UP
-    num_each = -(-longest // _BLOCK_SIZE) * _BLOCK_SIZE
+    """Time every kind of step."""
+    kinds = [Kind(False, batch, context) for batch in args.batches for context in args.contexts]
+    kinds += [Kind(True, num_prompts, NUM_PROMPT_TOKENS) for num_prompts in args.prompts]
     config = EngineConfig(
         model=str(model_dir),
-        max_batch_size=max(args.batches),
-        max_total_tokens=num_each,
-        max_cache_tokens=max(args.batches) * num_each,
-        block_size=_BLOCK_SIZE,
+        max_batch_size=max(kind.batch for kind in kinds),
+        max_total_tokens=max(num_cached_tokens(1, kind.context, args.steps) for kind in kinds),
+        max_cache_tokens=max(
+            num_cached_tokens(kind.batch, kind.context, args.steps) for kind in kinds
+        ),
+        block_size=BLOCK_SIZE,
     )
     engine = load(config, Metrics())
-    work = Work.of(model_dir, engine.info)
+    num_bytes = torch.finfo(getattr(torch, engine.info.dtype)).bits // 8
+    work = Work.of(model_dir, num_bytes, num_bytes)
     # The door shows no runner; a step is measured as `load` puts it together.
-    timed, ceiling = time_all(engine._runner, work, getattr(torch, engine.info.dtype), args)
+    runner, dtype = engine._runner, getattr(torch, engine.info.dtype)
+    timed, ceiling = time_all(runner, work, dtype, kinds, args.steps)
+    runner.close()
     print(
         f"{model_dir.name}: {engine.info.num_parameters / 1e6:.0f} M parameters in "
         f"{engine.info.dtype}, {work.weight_bytes / 1e6:.0f} MB of weights read a step; "
         f"best {ceiling.bytes_per_s / 1e9:.1f} GB/s and {ceiling.flops_per_s / 1e12:.2f} TFLOP/s"
     )
-    return [row_of(item, ceiling.bound_s(work, item.batch, item.context)) for item in timed]
+    return [
+        row_of(item, ceiling.least_s(item.kind.num_bytes(work), item.kind.num_flops(work)))
+        for item in timed
+    ]
 
 
 def time_all(
-    runner: Runner, work: Work, dtype: torch.dtype, args: Namespace
+    runner: Runner, work: Work, dtype: torch.dtype, kinds: Sequence[Kind], num_steps: int
 ) -> tuple[list[Timed], Ceiling]:
     """Time the steps; look before each kind and at the end how fast the machine is."""
     timed = []
     reads, products = [read_rate(work.weight_bytes)], [multiply_rate(dtype)]
-    for batch in args.batches:
-        for context in args.contexts:
-            meter = CpuMeter()
-            times = sorted(time_steps(runner, batch, context, args.steps))
-            timed.append(Timed(batch, context, times, meter.stop()))
-            reads += [read_rate(work.weight_bytes), work.num_bytes(batch, context) / times[0]]
-            products += [multiply_rate(dtype), work.num_flops(batch) / times[0]]
-    runner.close()
+    for kind in kinds:
+        meter = CpuMeter()
+        times = kind.time(runner, num_steps)
+        timed.append(Timed(kind, times, meter.stop()))
+        reads += [read_rate(work.weight_bytes), kind.num_bytes(work) / times[0]]
+        products += [multiply_rate(dtype), kind.num_flops(work) / times[0]]
     return timed, Ceiling(max(reads), max(products))
 
 
 def row_of(timed: Timed, bound_s: float) -> Row:
     """Put the steps of one kind beside their bound."""
     step_s = statistics.median(timed.times)
+    num_each = timed.kind.context if timed.kind.is_prefill else 1
     return Row(
-        batch=timed.batch,
-        context=timed.context,
+        kind=timed.kind,
         step_ms=step_s * 1e3,
         p10_ms=percentile(timed.times, 0.1) * 1e3,
         p90_ms=percentile(timed.times, 0.9) * 1e3,
         bound_ms=bound_s * 1e3,
-        ratio=step_s / bound_s,
-        tokens_per_s=timed.batch / step_s,
+        of_bound=bound_s / step_s,
+        tokens_per_s=timed.kind.batch * num_each / step_s,
         cpu=timed.cpu,
     )
 
 
 def describe_rows(rows: Sequence[Row]) -> str:
-    """Write a line for each batch size and context."""
-    head = ("batch", "context", "step ms", "p10-p90", "bound ms", "ratio", "tokens/s", "others")
+    """Write a line for each kind of step."""
+    head = ("step", "rows", "context", "step ms", "p10-p90", "bound ms", "of bound", "tokens/s")
     lines = [
         [
-            str(row.batch),
-            str(row.context),
+            "prefill" if row.kind.is_prefill else "decode",
+            str(row.kind.batch),
+            str(row.kind.context),
             f"{row.step_ms:.2f}",
             f"{row.p10_ms:.2f}-{row.p90_ms:.2f}",
             f"{row.bound_ms:.2f}",
-            f"{row.ratio:.2f}",
+            f"{row.of_bound:.2f}",
             f"{row.tokens_per_s:.0f}",
             "-" if row.cpu.other_cores is None else f"{row.cpu.other_cores:.2f}",
         ]
         for row in rows
     ]
-    return table(head, lines) + "\nothers: cores that other processes kept busy"
+    return table((*head, "others"), lines) + "\nothers: cores that other processes kept busy"
 
 
 def find_model(args: Namespace) -> Path:
@@ -235,6 +178,9 @@ def parse_args() -> Namespace:
     parser.add_argument("--shape", choices=list(SHAPES), default="qwen-0.5b", help="of the random")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--contexts", type=int, nargs="+", default=[128, 1024])
+    parser.add_argument(
+        "--prompts", type=int, nargs="+", default=[1, 8], help="taken in one step, of 128 tokens"
+    )
     parser.add_argument("--steps", type=int, default=30, help="timed for each")
     parser.add_argument("--vs-generate", action="store_true", help="compare with transformers'")
     parser.add_argument("--repeat", type=int, default=3, help="comparisons")
@@ -261,7 +207,7 @@ def main() -> None:
         print(describe_cpu([comparison.cpu for comparison in comparisons]))
         result["vs_generate"] = comparisons
     if args.json is not None:
-        args.json.write_text(to_json(result))
+        write_result(args.json, result)
 
 
 if __name__ == "__main__":

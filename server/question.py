@@ -72,10 +72,16 @@ class Question:
     """Ask for exactly so many tokens, and take any other number for an error."""
     words: tuple[str, ...] = tuple(_ENGLISH.split())
     """Where each is one token of the model, prompts have an exact length in tokens."""
+    prefix: str = ""
+    """Stands before the words of every prompt; a server may know it from its cache."""
+    is_plain: bool = False
+    """Send no field that OpenAI's route does not know, and take the count of tokens for the end:
+    some servers refuse `ignore_eos` and send no `[DONE]`."""
 
     def prompt(self, dice: random.Random) -> str:
         """Make up a prompt."""
-        return "".join(f" {word}" for word in dice.choices(self.words, k=self.num_prompt_words))
+        words = dice.choices(self.words, k=self.num_prompt_words)
+        return self.prefix + "".join(f" {word}" for word in words)
 
     def body(self, prompt: str) -> bytes:
         """Write the JSON that asks."""
@@ -124,7 +130,7 @@ class Question:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if self.ignore_eos:
+        if self.ignore_eos and not self.is_plain:
             asked["ignore_eos"] = True
         if self.dialect is Dialect.CHAT:
             return asked | {"messages": [{"role": "user", "content": prompt}]}
@@ -143,6 +149,8 @@ class Question:
                 self._add(tally, when, data)
         if not answer.is_whole:
             raise BadAnswer("the answer was cut off")
+        if self.is_plain:
+            tally.is_ended = tally.num_tokens is not None
         tally.check(self.num_output_tokens, is_exact=self.ignore_eos)
         return tally
 

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import time
@@ -134,6 +135,28 @@ async def test_events_that_come_in_one_write_count_one_by_one_at_one_moment(dial
     assert (outcome.ending, outcome.num_tokens) == (Ending.ANSWERED, 4)
     assert len(outcome.token_times) == 4
     assert len(set(outcome.token_times)) == 1
+
+
+async def test_a_plain_question_asks_for_nothing_new_and_ends_with_the_count():
+    asked = question(Dialect.COMPLETIONS, is_plain=True)
+    assert "ignore_eos" not in json.loads(asked.body("a"))
+    texts = completions("a", "b", "c", "d")
+    whole = await outcome_of(streaming(*texts, usage(4)), asked)
+    assert (whole.ending, whole.num_tokens) == (Ending.ANSWERED, 4)
+    uncounted = await outcome_of(streaming(*texts, DONE), asked)
+    assert uncounted.error == "the stream has no end"
+    short = await outcome_of(streaming(*completions("a"), usage(1)), asked)
+    assert short.error == "4 tokens were asked for, 1 came"
+
+
+async def test_what_prompts_share_stands_before_words_of_their_own():
+    asked = question(prefix=" once upon")
+    dice = random.Random(1)
+    first, second = asked.prompt(dice), asked.prompt(dice)
+    assert first != second
+    assert [len(prompt.split()) for prompt in (first, second)] == [5, 5]
+    assert first.startswith(" once upon ")
+    assert second.startswith(" once upon ")
 
 
 async def test_a_token_inside_a_character_has_an_event_without_text():
