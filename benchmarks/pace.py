@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ceilings import use_all_cores
 from models import BUILT_IN_MODEL, SHAPES, make_model
+from parts.conditions import write_result
 
 from engine import Engine, EngineConfig, SamplingParams
 from engine.detokenizer import Detokenizer
@@ -31,7 +32,7 @@ from engine.pace import Pace
 from engine.sequence import Sequence
 from server.cpu import CpuMeter, CpuUse
 from server.metrics import Metrics
-from server.report import describe_cpu, percentile, spread, table, to_json
+from server.report import describe_cpu, percentile, spread, table
 
 GOAL = 2.5
 NUM_STREAMS = 16
@@ -233,9 +234,8 @@ def main() -> None:
     print(f"first token alone: {spread(alone, 0)} ms; goal: p99/quiet of the default <= {GOAL}")
     print(describe_cpu(cpu))
     if args.json is not None:
-        args.json.write_text(
-            to_json({"model": model_dir.name, "alone_ms": alone, "rounds": rounds, "cpu": cpu})
-        )
+        result = {"model": model_dir.name, "alone_ms": alone, "rounds": rounds, "cpu": cpu}
+        write_result(args.json, result)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import torch
 from models import BUILT_IN_MODEL
+from parts.conditions import write_result
 from transformers import PreTrainedTokenizerFast
 
 from engine import SamplingParams
@@ -33,7 +34,7 @@ from engine.pace import Pace
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.tokenizer import Tokenizer
-from server.report import percentile, table, to_json
+from server.report import percentile, table
 
 GOAL_MS = 0.5
 _BLOCK_SIZE = 32
@@ -236,7 +237,7 @@ def main() -> None:
     print(describe(rows, lookups))
     print(f"goals: sum at 256 rows below {GOAL_MS} ms; a lookup below 1000 ns a token")
     if args.json is not None:
-        args.json.write_text(to_json({"rows": rows, "lookups": lookups}))
+        write_result(args.json, {"rows": rows, "lookups": lookups})
 
 
 if __name__ == "__main__":
