@@ -47,6 +47,15 @@ class Reader:
             yield piece
 
 
+    def look(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield all rows as float32 pieces [some rows, tiles * 64], only to be looked at."""
+        is_so = logits.dtype is torch.float32 and logits.shape[1] == self.num_tiles * TILE
+        if is_so and logits.shape[1] == self.vocab_size and logits.is_contiguous():
+            yield logits
+        else:
+            yield from self.read(logits, np.arange(len(logits)))
+
+
 class TiledLogits:
     """Some rows of logits [rows, at least vocab], and their tile maxima."""
 
@@ -54,8 +63,7 @@ class TiledLogits:
         self._logits = logits
         self._reader = reader
         self.vocab_size = reader.vocab_size
-        pieces = reader.read(logits, np.arange(len(logits)))
-        maxima = [_tiles(piece).amax(-1).cpu() for piece in pieces]
+        maxima = [_tiles(piece).amax(-1).cpu() for piece in reader.look(logits)]
         self._maxima: Values = torch.cat(maxima).numpy()
         self.peaks: Values = self._maxima.max(axis=1)
         """[rows]: the largest logit; NaN where a row has a NaN."""

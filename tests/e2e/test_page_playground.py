@@ -90,7 +90,7 @@ async def test_all_of_it_works_by_keyboard(server, chromium):
         await page.keyboard.press("Control+Enter")
         await ended(page)
         tokens = page.get_by_role("group", name="Answer").first
-        for _ in range(6):
+        for _ in range(12):  # Stop is one more stop until it is disabled
             if await tokens.evaluate("(element) => element === document.activeElement"):
                 break
             await page.keyboard.press("Tab")

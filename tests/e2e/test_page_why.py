@@ -67,7 +67,7 @@ def clocks_of(page, number: int):
 
 async def send(page, prompt: str | None = None, length: int | None = None) -> None:
     if prompt is not None:
-        await page.get_by_role("textbox", name="Prompt").fill(prompt)
+        await page.locator("#why-prompt").fill(prompt)
     if length is not None:
         await page.get_by_label("Tokens at most").fill(str(length))
     await page.get_by_role("button", name="Send both").click()
