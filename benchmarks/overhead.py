@@ -3,16 +3,18 @@
 Production's server and engine run over a runner that answers every step at once, so each step gives
 one token to every stream, each in an event of its own: detokenised, counted, rendered and written.
 Next to it, in turn and with the same client, a bare aiohttp handler on the same loop writes
-constant bytes, one event at a time. Each server has one core to itself, the client another.
+constant bytes, one event at a time. Each server has one core to itself, the client another. Then
+production's alone has many more streams, at the pace of a model that is slower than it.
 
 tokens/s    tokens that came while all streams ran, by the client's clock
 us/token    processor time of the server, or of the client, for a token; others disturb it little
 late        from the end of the step that gave a token to its arrival at the client. The token's id
-            says which step that was; both processes read CLOCK_MONOTONIC. Over all tokens.
+            says which step that was; both processes read CLOCK_MONOTONIC. Over the same tokens.
 """
 
 import json
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -33,6 +35,10 @@ from server.recording import Recording, read_answer, read_events
 from server.report import Percentiles, describe_cpu, spread, table
 
 TIMEOUT_S = 120.0
+MANY_STREAMS = 2000
+MANY_TOKENS = 400
+MANY_TOKENS_PER_S = 45_000
+"""Above the goal, so that a server that reaches it only just is seen to be late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +67,17 @@ class Place:
         return cls(cores[0], cores[-1])
 
 
-def measure(kind: str, num_streams: int, num_tokens: int, place: Place) -> Run:
-    """Run one server and the client against it."""
+def measure(
+    kind: str, num_streams: int, num_tokens: int, place: Place, tokens_per_s: float | None = None
+) -> Run:
+    """Run one server and the client against it; at most at this rate, or as fast as it goes."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         stamps = Path(folder) / "stamps.json"
         script = Path(__file__).parent / "parts" / "weightless.py"
         command = [sys.executable, str(script), kind, str(port), str(stamps)]
+        if tokens_per_s is not None:
+            command.append(str(tokens_per_s))
         with run_server(command, port, place.server_core) as child:
             recordings, cpu = _load(child.pid, child.url, num_streams, num_tokens)
         steps = json.loads(stamps.read_text())
@@ -77,12 +87,13 @@ def measure(kind: str, num_streams: int, num_tokens: int, place: Place) -> Run:
         if outcome.ending is not Ending.ANSWERED:
             raise RuntimeError(f"a stream of {kind} {outcome.ending}: {outcome.error}")
     assert cpu.server_s is not None
+    window = _window(outcomes)
     total = num_streams * num_tokens
     return Run(
-        tokens_per_s=_rate(outcomes),
+        tokens_per_s=_rate(outcomes, *window),
         server_us_per_token=cpu.server_s / total * 1e6,
         client_us_per_token=cpu.own_s / total * 1e6,
-        late_ms=Percentiles.of(_lateness(recordings, **steps)) if steps else None,
+        late_ms=Percentiles.of(_lateness(recordings, *window, **steps)) if steps else None,
         cpu=cpu,
     )
 
@@ -100,12 +111,16 @@ def _load(pid: int, url: str, num_streams: int, num_tokens: int) -> tuple[list[R
     return recordings, meter.stop()
 
 
-def _rate(outcomes: Sequence[Outcome]) -> float:
-    """Count the tokens from when the last stream began until the first one ended."""
+def _window(outcomes: Sequence[Outcome]) -> tuple[float, float]:
+    """Say from when until when all streams ran."""
     start = max(outcome.token_times[0] for outcome in outcomes)
     end = min(outcome.token_times[-1] for outcome in outcomes)
     if end <= start:
         raise RuntimeError("the streams did not run at the same time: ask for more tokens")
+    return start, end
+
+
+def _rate(outcomes: Sequence[Outcome], start: float, end: float) -> float:
     num_tokens = sum(
         bisect_left(o.token_times, end) - bisect_right(o.token_times, start) for o in outcomes
     )
@@ -113,9 +128,9 @@ def _rate(outcomes: Sequence[Outcome]) -> float:
 
 
 def _lateness(
-    recordings: Sequence[Recording], ids: list[int], born: list[float]
+    recordings: Sequence[Recording], start: float, end: float, ids: list[int], born: list[float]
 ) -> Iterator[float]:
-    """Give for each token the seconds from its birth to its arrival.
+    """Give for each token that came in a span of time the seconds from its birth to its arrival.
 
     Ids repeat after a while: a stream's first token is of the latest step that fits, and each
     further one must be of the step after. `born` begins with step 1.
@@ -131,13 +146,38 @@ def _lateness(
             else:
                 step += 1
             assert step % len(ids) == number, "a token was lost, came twice, or out of order"
-            yield when - born[step - 1]
+            if start <= when <= end:
+                yield when - born[step - 1]
 
 
 def run_all(args: Namespace) -> dict[str, object]:
-    """Measure both servers in turn, as often as asked; print and return what came of it."""
+    """Measure both loads; print and return what came of it."""
     place = Place.choose()
     os.sched_setaffinity(0, {place.client_core})
+    return {**run_both(args, place), "many": run_many(args, place)}
+
+
+def run_many(args: Namespace, place: Place) -> dict[str, object]:
+    """Measure our server alone with very many streams."""
+    num_tokens, repeat = min(args.tokens, MANY_TOKENS), min(args.repeat, 3)
+    load = (MANY_STREAMS, num_tokens, place, MANY_TOKENS_PER_S)
+    runs = [measure("millrace", *load) for _ in range(repeat)]
+    late = [run.late_ms for run in runs if run.late_ms is not None]
+    print(f"\n{MANY_STREAMS} streams of {num_tokens} tokens, {repeat} runs")
+    print(f"at most {MANY_TOKENS_PER_S} tokens/s")
+    print(describe({"millrace": runs}))
+    print("goals: at least 40000 tokens/s, late p99 below 50 ms")
+    return {
+        "tokens_per_s": statistics.median(run.tokens_per_s for run in runs),
+        "late_p99_ms": statistics.median(delay.p99 for delay in late),
+        "num_streams": MANY_STREAMS,
+        "num_tokens": num_tokens,
+        "runs": runs,
+    }
+
+
+def run_both(args: Namespace, place: Place) -> dict[str, object]:
+    """Measure both servers in turn, as often as asked."""
     runs: dict[str, list[Run]] = {"millrace": [], "bare": []}
     for number in range(args.repeat):
         for kind in ("millrace", "bare") if number % 2 == 0 else ("bare", "millrace"):
@@ -149,7 +189,7 @@ def run_all(args: Namespace) -> dict[str, object]:
     late = [run.late_ms for run in runs["millrace"] if run.late_ms is not None]
     print(f"{args.streams} streams of {args.tokens} tokens, {args.repeat} runs in turn, {place}")
     print(describe(runs))
-    print(f"ratio of tokens/s: {spread(ratios, 2)} (goal: at least 0.5)")
+    print(f"ratio of tokens/s: {spread(ratios, 2)} (goal: at least 0.9)")
     print(f"ratio of tokens by processor time: {spread(cpu_ratios, 2)}")
     return {
         "tokens_per_s": statistics.median(run.tokens_per_s for run in runs["millrace"]),
@@ -192,6 +232,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.short:
         args.tokens, args.repeat = min(args.tokens, 500), min(args.repeat, 2)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a file a stream, here and there
     result = run_all(args)
     if args.json is not None:
         write_result(args.json, result)

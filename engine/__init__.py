@@ -28,7 +28,7 @@ from engine.outputs import (
 )
 from engine.sampling_params import LogprobsMode, SamplingParams
 from engine.stats import EngineStats, Observer, SequenceProgress, SequenceStats, StepStats
-from engine.stream import Burst, TokenStream
+from engine.stream import Burst, Taker, TokenStream
 from engine.tokenizer import Messages, TextSpan
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "SequenceStats",
     "StepOutput",
     "StepStats",
+    "Taker",
     "TemplateError",
     "TextSpan",
     "Token",

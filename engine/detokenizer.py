@@ -4,6 +4,7 @@ One for each sequence. Knows nothing of logits, steps or dialects.
 """
 
 from codecs import getincrementaldecoder
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 _Utf8 = getincrementaldecoder("utf-8")
@@ -28,6 +29,11 @@ class Vocabulary(Protocol):
         """Decode ids together, special tokens left out."""
         ...
 
+    @property
+    def pieces(self) -> Mapping[int, "Piece | None"]:
+        """Give what each id sets free by itself, as `Pieces` says."""
+        ...
+
 
 class Piece(NamedTuple):
     """What one token set free."""
@@ -39,6 +45,32 @@ class Piece(NamedTuple):
     is_special: bool
     stop: str | None = None
     """The stop string that this token completed."""
+
+
+class Pieces(dict[int, Piece | None]):
+    """What each id sets free wherever it stands, made when it is first asked for.
+
+    None for an ordinary id that is no whole characters, or that needs its neighbours.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self._vocabulary = vocabulary
+
+    def __missing__(self, token_id: int) -> Piece | None:
+        piece = self[token_id] = self._make(token_id)
+        return piece
+
+    def _make(self, token_id: int) -> Piece | None:
+        special = self._vocabulary.special_text(token_id)
+        if special is not None:
+            return Piece(special, "", is_special=True)
+        data = self._vocabulary.token_bytes(token_id)
+        try:
+            text = None if data is None else data.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        return None if text is None else Piece(text, text, is_special=False)
 
 
 class Detokenizer:
@@ -53,8 +85,11 @@ class Detokenizer:
         keep_stop: bool = False,
     ) -> None:
         self._vocabulary = vocabulary
+        self._pieces = vocabulary.pieces
         self._decoder = _Decoder(vocabulary, _context(vocabulary, prompt_ids))
         self._stops = StopStrings(stop, keep_stop=keep_stop) if stop else None
+        self._is_plain = self._stops is None
+        """What comes next stands for itself: nothing is held back before it."""
         self._visible: list[str] = []
 
     @property
@@ -64,6 +99,19 @@ class Detokenizer:
 
     def push(self, token_id: int, *, is_stopping: bool = True) -> Piece:
         """Take one id; `is_stopping` tells whether stop strings are looked for yet."""
+        piece = self._pieces[token_id] if self._is_plain else None
+        if piece is None:
+            return self._push(token_id, is_stopping=is_stopping)
+        self._visible.append(piece.visible)
+        return piece
+
+    def flush(self) -> str:
+        """Free the text that is held back for a stop string, because the end came first."""
+        held = self._stops.flush() if self._stops is not None else ""
+        self._visible.append(held)
+        return held
+
+    def _push(self, token_id: int, *, is_stopping: bool) -> Piece:
         special = self._vocabulary.special_text(token_id)
         shown = self._decoder.push(token_id) if special is None else ""
         text = shown if special is None else special
@@ -72,13 +120,8 @@ class Detokenizer:
             shown, stop = self._stops.push(shown, special or "", is_stopping=is_stopping)
         if shown:
             self._visible.append(shown)
+        self._is_plain = self._stops is None and not self._decoder.has_half
         return Piece(text, shown, special is not None, stop)
-
-    def flush(self) -> str:
-        """Free the text that is held back for a stop string, because the end came first."""
-        held = self._stops.flush() if self._stops is not None else ""
-        self._visible.append(held)
-        return held
 
 
 class StopStrings:
@@ -155,12 +198,15 @@ class _Decoder:
         self._ids = context
         self._read = len(context)
 
+    @property
+    def has_half(self) -> bool:
+        """Tell whether bytes of a character have come that is not whole yet."""
+        return bool(self._utf8.buffer)
+
     def push(self, token_id: int) -> str:
         """Take one ordinary id; return the whole characters it completed."""
         data = self._vocabulary.token_bytes(token_id)
         if data is not None:
-            if data.isascii() and not self._utf8.buffer:
-                return data.decode("ascii")
             return self._utf8.decode(data)
         self._ids.append(token_id)
         before = self._vocabulary.decode(self._ids[: self._read])

@@ -14,7 +14,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-from engine.batch import Batch, Runner
+from engine.batch import Batch, Runner, StepOutput
 from engine.config import Limits, ModelInfo
 from engine.detokenizer import Detokenizer
 from engine.errors import EngineError, EngineStopped, GenerationFailed, PromptTooLong
@@ -59,6 +59,8 @@ class Engine:
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._encoders = ThreadPoolExecutor(num_tokenizer_workers, thread_name_prefix="tokenizer")
         self._streams: dict[int, tuple[TokenStream, int]] = {}
+        self._gained = Update()
+        """What the last step brought; the readers get it when the next one is on its way."""
         self._num_submitted = 0
         self._has_work = asyncio.Event()
         self._is_empty = asyncio.Event()
@@ -218,26 +220,27 @@ class Engine:
 
     async def _step(self) -> None:
         start = self._clock()
-        self._hand_over(self._scheduler.expire(start))
+        self._gained.gains += self._scheduler.expire(start)
         num_preempted = self._scheduler.num_preempted
         batch = self._scheduler.schedule(start)
         if batch is None:
+            self._give_out()
             self._has_work.clear()
             await self._has_work.wait()
             return
-        self._tell_started()
+        computing = asyncio.get_running_loop().run_in_executor(
+            self._compute, self._runner.execute, batch
+        )
         scheduled = self._clock()
-        update = await self._execute(batch)
-        done = self._clock()
-        self._last_step_at = done
-        self._hand_over(update.gains)
-        self._observer.on_tokens(tuple(update.first_token_s), tuple(update.gaps_s))
+        self._tell_started()
+        self._give_out()
+        self._gained = update = await self._finish(batch, computing)
         self._num_generated_tokens += len(update.first_token_s) + len(update.gaps_s)
         num_prefill = batch.num_prefill_tokens
         self._last_step = StepStats(
-            duration_s=done - scheduled,
+            duration_s=self._last_step_at - scheduled,
             schedule_s=scheduled - start,
-            update_s=self._clock() - done,
+            update_s=self._clock() - self._last_step_at,
             num_prefill_tokens=num_prefill,
             num_decode_tokens=batch.num_tokens - num_prefill,
             num_running=len(self._scheduler.running),
@@ -249,18 +252,19 @@ class Engine:
         )
         self._observer.on_step(self._last_step)
 
-    async def _execute(self, batch: Batch) -> Update:
+    async def _finish(self, batch: Batch, computing: asyncio.Future[StepOutput]) -> Update:
         """Await the one thing that computes; a step that raises fails its own rows only."""
-        loop = asyncio.get_running_loop()
         try:
-            output = await loop.run_in_executor(self._compute, self._runner.execute, batch)
+            output = await computing
         except Exception as error:
+            self._last_step_at = self._clock()
             logger.exception("step %d of %d rows failed", batch.step, len(batch.work))
             self._num_failed_steps += 1
             message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            return self._scheduler.fail(GenerationFailed(message), self._clock())
+            return self._scheduler.fail(GenerationFailed(message), self._last_step_at)
+        self._last_step_at = self._clock()
         self._num_failed_steps = 0
-        return self._scheduler.update(output, self._clock())
+        return self._scheduler.update(output, self._last_step_at)
 
     def _tell_started(self) -> None:
         for sequence in self._scheduler.started:
@@ -268,6 +272,12 @@ class Engine:
             self._observer.on_started(sequence.started_at - sequence.submitted_at)
         for lookup in self._scheduler.lookups:
             self._observer.on_prefix_lookup(lookup.num_tokens, lookup.num_hit)
+
+    def _give_out(self) -> None:
+        """Let the readers take what the last step brought."""
+        update, self._gained = self._gained, Update()
+        self._hand_over(update.gains)
+        self._observer.on_tokens(tuple(update.first_token_s), tuple(update.gaps_s))
 
     def _hand_over(self, gains: Iterable[Gain]) -> None:
         for sequence, delta in gains:
@@ -288,6 +298,7 @@ class Engine:
 
     def _end_all(self, error: EngineError) -> None:
         """End every sequence with an error that its reader will see."""
+        self._give_out()
         scheduler = self._scheduler
         for sequence in [*scheduler.running.values(), *scheduler.waiting]:
             gain = scheduler.abort(sequence, self._clock(), error)

@@ -7,7 +7,7 @@ from collections.abc import Sequence as AbstractSequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from engine.batch import RowWork, Sampled
+from engine.batch import RowWork
 from engine.blocks import Prefix
 from engine.detokenizer import Detokenizer
 from engine.history import Mark, StepHistory
@@ -142,14 +142,14 @@ class Sequence:
             raise RuntimeError(f"This is a bug. {self!r} cannot {event}.")
         self.state = state
 
-    def append(self, sampled: Sampled, now: float) -> float | None:
+    def append(self, token_id: int, now: float) -> float | None:
         """Add one generated token; return the seconds since the last one, None for the first."""
-        gap = None if self.last_token_at is None else now - self.last_token_at
-        if self.first_token_at is None:
+        self.token_ids.append(token_id)
+        last, self.last_token_at = self.last_token_at, now
+        if last is None:
             self.first_token_at = now
-        self.last_token_at = now
-        self.token_ids.append(sampled.token_id)
-        return gap
+            return None
+        return now - last
 
     def resume(self, now: float) -> None:
         """Count the pause of a sequence that starts again after a preemption."""

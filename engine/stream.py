@@ -1,7 +1,8 @@
 """TokenStream: the hand-off from the step loop to one reader, in bursts.
 
 A list and a future: the queue of one request at half an asyncio.Queue's cost per token, since a
-reader that was busy takes all that has come in one wake-up. The writer never waits.
+reader that was busy takes all that has come in one wake-up. The writer never waits. A reader with
+nothing else to do need not be woken at all: its taker takes a delta inside the writer's call.
 """
 
 import asyncio
@@ -10,6 +11,9 @@ from types import TracebackType
 from typing import Self
 
 from engine.outputs import Delta, Finish
+
+Taker = Callable[[int, Delta], bool]
+"""Takes a delta of this index and returns True, or leaves it to the reader; never waits."""
 
 Burst = list[tuple[int, Delta]]
 """Pairs (index of the sequence within its request, delta), in the order they came."""
@@ -28,6 +32,7 @@ class TokenStream:
         self._is_streamed = is_streamed
         self._pending: Burst = []
         self._waiter: asyncio.Future[None] | None = None
+        self._taker: Taker | None = None
         self._aborts: dict[int, Callable[[], Finish | None]] = {}
         self._is_nudged = False
         self._has_failed = False
@@ -38,8 +43,28 @@ class TokenStream:
         """Expect a sequence; `abort` ends it should the reader leave first."""
         self._aborts[index] = abort
 
+    def take_by(self, taker: Taker) -> None:
+        """Offer each delta that finds the reader waiting to `taker` first; ends are the reader's.
+
+        What the taker raises is raised in the reader, so that the step loop goes on.
+        """
+        self._taker = taker
+
     def put(self, index: int, delta: Delta) -> None:
         """Hand over one step's gain; never waits for the reader."""
+        waiter = self._waiter
+        if (
+            self._taker is not None
+            and waiter is not None
+            and delta.finish is None
+            and not waiter.done()
+        ):
+            try:
+                if self._taker(index, delta):
+                    return
+            except Exception as error:
+                waiter.set_exception(error)
+                return
         self._pending.append((index, delta))
         self.num_pending += len(delta.tokens)
         if delta.finish is not None:

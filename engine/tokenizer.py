@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tokenizers import Tokenizer as Backend
 
+from engine.detokenizer import Pieces
 from engine.errors import TemplateError
 
 Messages = tuple[Mapping[str, Any], ...]
@@ -62,6 +63,8 @@ class Tokenizer:
         self.size = 1 + max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
         """One more than the highest id; there may be gaps below it."""
         self._bytes = _byte_table(self._backend, self.size)
+        self.pieces = Pieces(self)
+        """What each id sets free by itself; filled on the event loop."""
 
     @property
     def has_chat_template(self) -> bool:

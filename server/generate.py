@@ -31,6 +31,7 @@ from server.exchange import Exchange
 from server.live.journal import Journal
 from server.metrics import Metrics
 from server.millrace_metrics import Refusal
+from server.outbox import Outbox
 from server.permits import Permits
 from server.sse import EventStream
 
@@ -58,6 +59,7 @@ class GenerateHandler:
         self._metrics = metrics
         self._journal = journal
         self._config = config
+        self._outbox = Outbox()
 
     def route(self, dialect: Dialect) -> Handler:
         """Give the aiohttp handler that speaks this dialect."""
@@ -176,6 +178,7 @@ class GenerateHandler:
     ) -> web.StreamResponse:
         with EventStream(request, tokens, headers, self._config, self._metrics) as events:
             exchange.events = events
+            tokens.take_by(events.taker(reply.delta, self._outbox))
             async for burst in tokens:
                 data, problem = self._render(burst, reply, exchange)
                 if problem is not None:

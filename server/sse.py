@@ -5,15 +5,20 @@ that what is known before is answered with a real status. Knows no dialect.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
 from aiohttp import web
 
+from engine import Delta, Taker
 from server.config import ServerConfig
 from server.metrics import Metrics
+from server.outbox import Outbox
+
+Render = Callable[[int, Delta], bytes]
+"""Writes the events of one sequence's gain."""
 
 COMMENT = b":\n\n"
 """What is sent into silence; every client skips it."""
@@ -65,6 +70,9 @@ class EventStream:
         self._feed = feed
         self._config = config
         self._metrics = metrics
+        self._outbox: Outbox | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._is_chunked = False
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
         self._is_writing = False
@@ -93,9 +101,12 @@ class EventStream:
             self.is_started = True
             self._metrics.stream_opened()  # before what may fail: the end of it is counted too
             await self.response.prepare(self._request)
+            self._transport = self._request.transport
+            self._is_chunked = "Transfer-Encoding" in self.response.headers
         if not events:
             self._metrics.keep_alive_sent()
         data = events or COMMENT
+        self._write_posted()
         self.num_bytes += len(data)
         self._sent_at = self._loop.time()
         self._is_writing = True
@@ -104,10 +115,33 @@ class EventStream:
         finally:
             self._is_writing = False
 
+    def taker(self, render: Render, outbox: Outbox) -> Taker:
+        """Give the short way: it renders and posts while the client has taken all before.
+
+        What it does not take is to be sent, which waits for the client.
+        """
+        self._outbox = outbox
+
+        def take(index: int, delta: Delta) -> bool:
+            transport = self._transport
+            if transport is None or transport.get_write_buffer_size():
+                return False
+            if events := render(index, delta):
+                num_bytes = len(events)
+                self.num_bytes += num_bytes
+                self._sent_at = self._loop.time()
+                if self._is_chunked:  # as aiohttp's own writer does it
+                    events = b"%x\r\n%b\r\n" % (num_bytes, events)
+                outbox.post(transport, events)
+            return True
+
+        return take
+
     async def finish(self, events: bytes) -> None:
         """Write the last events and end the stream; a client that has left by now has it all."""
         if events:
             await self.send(events)
+        self._write_posted()
         with suppress(ConnectionResetError):  # Python's OpenAI client hangs up at [DONE]
             await self.response.write_eof()
 
@@ -116,6 +150,10 @@ class EventStream:
         if self._request.transport is not None:
             self._request.transport.abort()
         return self.response
+
+    def _write_posted(self) -> None:
+        if self._outbox is not None:
+            self._outbox.write_all()
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(_TICK_S, self._tick)

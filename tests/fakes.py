@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine import Batch, Join, RowOutput, RowWork, Sampled, SamplingParams, StepOutput
+from engine.detokenizer import Pieces
 
 EOS = 0
 """The fake vocabulary's end token."""
@@ -21,6 +22,7 @@ class FakeVocabulary:
 
     def __init__(self, *words: str) -> None:
         self.words = words
+        self.pieces = Pieces(self)
 
     def ids(self, text: str) -> list[int]:
         """Encode one id for each character."""

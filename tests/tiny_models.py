@@ -15,7 +15,7 @@ from engine.compute.model import Model
 from engine.compute.runner import ModelRunner
 from engine.compute.sampler import Sampler
 from engine.config import EngineConfig, Limits
-from engine.detokenizer import Detokenizer
+from engine.detokenizer import Detokenizer, Pieces
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
@@ -201,6 +201,9 @@ class Bench:
 
 class NoVocabulary:
     """Gives no text: for tests that look at ids alone."""
+
+    def __init__(self) -> None:
+        self.pieces = Pieces(self)
 
     def token_bytes(self, token_id: int) -> bytes:
         return b""

@@ -1,12 +1,14 @@
 """The two servers that overhead.py compares: production's without a model, and a bare handler.
 
-`python weightless.py millrace PORT STAMPS` runs production's server, its engine and a real
-tokenizer over a runner that answers every step at once. `python weightless.py bare PORT STAMPS`
-runs a handler that writes constant bytes, under the same runner options on the same loop.
+`python weightless.py millrace PORT STAMPS [RATE]` runs production's server, its engine and a real
+tokenizer over a runner that answers every step at once, or at RATE tokens a second.
+`python weightless.py bare PORT STAMPS` runs a handler that writes constant bytes, under the same
+runner options on the same loop.
 """
 
 import asyncio
 import json
+import math
 import signal
 import sys
 import time
@@ -35,20 +37,21 @@ from server.config import ServerConfig
 from server.serving import bind, make_runner, run
 
 MODEL = Path(engine.__file__).parent / "demo"
-MAX_STREAMS = 1024
-_MAX_TOTAL_TOKENS = 16_384
+MAX_STREAMS = 2048
+_MAX_TOTAL_TOKENS = 8_192
 _BLOCK_SIZE = 32
 
 
 class ScriptedRunner:
-    """Answers at once, every row with the same token: the step's number, written in `ids`.
+    """Answers at once or at a rate, every row with the same token: the step's number, in `ids`.
 
     So each token says when it was born. The moments of all steps are written to a file at the end.
     """
 
-    def __init__(self, ids: list[int], stamps: Path) -> None:
+    def __init__(self, ids: list[int], stamps: Path, tokens_per_s: float = math.inf) -> None:
         self._ids = ids
         self._stamps = stamps
+        self._tokens_per_s = tokens_per_s
         self._born: list[float] = []
 
     def execute(self, batch: Batch) -> StepOutput:
@@ -56,6 +59,9 @@ class ScriptedRunner:
         assert batch.step == len(self._born) + 1
         token = (Sampled(self._ids[batch.step % len(self._ids)]),)
         rows = tuple([RowOutput(w.sequence_id, token if w.is_sampled else ()) for w in batch.work])
+        due = self._born[-1] + len(rows) / self._tokens_per_s if self._born else 0.0
+        if (wait_s := due - time.monotonic()) > 0.0:
+            time.sleep(wait_s)
         self._born.append(time.monotonic())
         return StepOutput(batch.step, rows)
 
@@ -64,7 +70,7 @@ class ScriptedRunner:
         self._stamps.write_text(json.dumps({"ids": self._ids, "born": self._born}))
 
 
-def serve_millrace(port: int, stamps: Path) -> int:
+def serve_millrace(port: int, stamps: Path, tokens_per_s: float = math.inf) -> int:
     """Run production's server over the scripted runner, until a signal."""
     logs.configure(is_json=False, level="info")
 
@@ -90,7 +96,7 @@ def serve_millrace(port: int, stamps: Path) -> int:
             vocab_size=tokenizer.size,
             max_position=_MAX_TOTAL_TOKENS,
         )
-        runner = ScriptedRunner(_plain_ids(tokenizer), stamps)
+        runner = ScriptedRunner(_plain_ids(tokenizer), stamps, tokens_per_s)
         return Engine(runner, Scheduler(limits, tokenizer, ()), tokenizer, info, observer)
 
     config = ServerConfig(
@@ -152,6 +158,6 @@ def _plain_ids(tokenizer: Tokenizer) -> list[int]:
 
 
 if __name__ == "__main__":
-    _, kind, port, stamps = sys.argv
+    _, kind, port, stamps, *rate = sys.argv
     servers = {"millrace": serve_millrace, "bare": serve_bare}
-    sys.exit(servers[kind](int(port), Path(stamps)))
+    sys.exit(servers[kind](int(port), Path(stamps), *map(float, rate)))

@@ -117,10 +117,9 @@ class GenerateStreamReply:
     def delta(self, index: int, delta: Delta) -> bytes:
         """Render one event a token."""
         if delta.finish is None:
-            return "".join(map(self._event, delta.tokens)).encode("ascii")
+            return self._events(delta.tokens)
         *before, last = delta.tokens
-        events = "".join(map(self._event, before)).encode("ascii")
-        return events + self._last_event(last, delta.finish)
+        return self._events(before) + self._last_event(last, delta.finish)
 
     def end(self) -> bytes:
         """Add nothing: a native stream just ends."""
@@ -130,10 +129,13 @@ class GenerateStreamReply:
         """Phrase a problem as the last event."""
         return wire.event(error(problem))
 
-    def _event(self, token: Token) -> str:
-        self._index += 1
-        top = f',"top_tokens":[{",".join(map(_candidate, token.top))}]' if token.top else ""
-        return f'data: {{"index":{self._index},"token":{_candidate(token)}{top}{_TAIL}'
+    def _events(self, tokens: Sequence[Token]) -> bytes:
+        events = ""
+        for token in tokens:
+            self._index += 1
+            top = f',"top_tokens":[{",".join(map(_candidate, token.top))}]' if token.top else ""
+            events += f'data: {{"index":{self._index},"token":{_candidate(token)}{top}{_TAIL}'
+        return events.encode("ascii")
 
     def _last_event(self, token: Token, finish: Finish) -> bytes:
         shape = self._shape

@@ -35,9 +35,8 @@ def template(value: Any) -> tuple[str, str]:
     return before, after
 
 
-def text(value: str) -> str:
-    """Quote and escape a string; for templates, where a token has a microsecond."""
-    return encode_basestring_ascii(value)
+text = encode_basestring_ascii
+"""Quote and escape a string; for templates, where a token has a microsecond."""
 
 
 def number(value: float | None) -> str:

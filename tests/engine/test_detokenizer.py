@@ -191,6 +191,7 @@ class Counting:
     def __init__(self, tokenizer):
         self.token_bytes = tokenizer.token_bytes
         self.special_text = tokenizer.special_text
+        self.pieces = tokenizer.pieces
         self.tokenizer = tokenizer
         self.num_decoded = 0
 

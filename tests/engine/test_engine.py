@@ -265,6 +265,35 @@ async def test_a_dead_step_loop_ends_every_stream():
         assert not engine.is_healthy
 
 
+async def test_an_end_that_came_before_the_step_loop_died_is_not_lost():
+    async with running(repeat_prompt) as (engine, _):
+        stream = ask(engine, max_new_tokens=1)
+        engine._observer.on_step = None
+        text, finish = (await read(stream))[0]
+        assert (text, finish.reason) == ("a", FinishReason.LENGTH)
+        with contextlib.suppress(TypeError):
+            await engine._loop_task
+
+
+async def test_the_next_step_computes_while_readers_take_what_the_last_one_gave():
+    async with running(repeat_prompt) as (engine, runner):
+        stream, seen = ask(engine, max_new_tokens=4), []
+
+        def take(index, delta):
+            seen.append(runner.entered.wait(5.0))
+            runner.entered.clear()
+            return True
+
+        stream.take_by(take)
+        runner.gate.clear()
+        reader = asyncio.create_task(read(stream))
+        await asyncio.to_thread(runner.entered.wait)
+        runner.entered.clear()
+        runner.gate.set()
+        await reader
+        assert seen == [True] * 3
+
+
 async def test_an_idle_engine_takes_no_steps():
     async with running(repeat_prompt) as (engine, runner):
         await read(ask(engine))

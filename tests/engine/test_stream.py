@@ -254,3 +254,72 @@ async def test_many_sequences_go_through_one_stream():
     assert len(await anext(stream)) == 200
     assert [burst async for burst in stream] == []
     assert aborted == []
+
+
+# -- the taker
+
+
+def taking(stream, *, takes=True):
+    """Give the stream a taker; it notes what it is offered."""
+    offered = []
+
+    def take(index, delta):
+        offered.append((index, delta))
+        return takes
+
+    stream.take_by(take)
+    return offered
+
+
+async def test_what_finds_the_reader_waiting_is_taken_without_waking_it():
+    stream, _ = opened(0, 1)
+    offered = taking(stream)
+    reader = await waiting(stream)
+    one, two, last = gain("a"), gain("b"), end()
+    stream.put(0, one)
+    stream.put(1, two)
+    await asyncio.sleep(0)
+    assert not reader.done()
+    assert (offered, stream.num_pending) == ([(0, one), (1, two)], 0)
+    stream.put(0, last)
+    assert await reader == [(0, last)]
+    assert len(offered) == 2
+
+
+async def test_what_is_not_taken_wakes_the_reader_and_what_follows_stays_behind_it():
+    stream, _ = opened()
+    offered = taking(stream, takes=False)
+    reader = await waiting(stream)
+    one, two = gain("a"), gain("b")
+    stream.put(0, one)
+    stream.put(0, two)
+    assert await reader == [(0, one), (0, two)]
+    assert offered == [(0, one)]
+
+
+@pytest.mark.parametrize("is_busy_by", ["itself", "a nudge", "its end"])
+async def test_nothing_is_taken_from_a_reader_that_is_busy(is_busy_by):
+    stream, _ = opened()
+    offered = taking(stream)
+    if is_busy_by != "itself":
+        reader = await waiting(stream)
+        stream.nudge() if is_busy_by == "a nudge" else reader.cancel()
+    stream.put(0, gain())
+    assert offered == []
+    assert stream.num_pending == 1
+
+
+async def test_what_the_taker_raises_is_raised_in_the_reader_alone():
+    stream, aborted = opened()
+
+    def fail(index, delta):
+        raise ZeroDivisionError
+
+    stream.take_by(fail)
+    with stream:
+        reader = await waiting(stream)
+        stream.put(0, gain())
+        stream.put(0, gain())
+        with pytest.raises(ZeroDivisionError):
+            await reader
+    assert aborted == [0]
