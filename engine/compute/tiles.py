@@ -46,7 +46,6 @@ class Reader:
             piece[:, self.vocab_size :] = -torch.inf
             yield piece
 
-
     def look(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield all rows as float32 pieces [some rows, tiles * 64], only to be looked at."""
         is_so = logits.dtype is torch.float32 and logits.shape[1] == self.num_tiles * TILE
