@@ -3,7 +3,7 @@
 
 #include "faces.h"
 
-// The structs are those of native.py.
+// The structs are those of library.py.
 
 struct Linear {
   const void* packed;   // bfloat16, or 8 bits with

@@ -3,9 +3,8 @@
 The C++ checks nothing, so every call's tensors are checked in this file.
 """
 
-import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, byref, c_char_p, c_float, c_int64, c_void_p
+from ctypes import byref
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.compute.kernels.library import (
+    LayerStruct,
+    Library,
+    ShapeStruct,
+    StepStruct,
+    layer_struct,
+    pointer,
+)
 from engine.compute.kernels.table import Epilogue, Heads, Layer, Packed, Paged, Turns
 from engine.errors import EngineError
 
@@ -34,7 +41,7 @@ class Native:
     def __init__(self, path: Path) -> None:
         """Open the library; raises KernelsMissing."""
         try:
-            self._library = _Library(path)
+            self._library = Library(path)
         except (OSError, AttributeError) as error:
             raise KernelsMissing(f"the library of kernels does not load ({error})") from error
         if self._library.version() != _VERSION:
@@ -74,7 +81,7 @@ class Native:
         _check(x, (num_rows, weight.k))
         _check(out, (num_rows, width), epilogue.dtype(_BFLOAT16))
         given = x.data_ptr(), num_rows, k, weight.data.data_ptr()
-        rest = _pointer(weight.bias), weight.n, out.data_ptr(), epilogue.value
+        rest = pointer(weight.bias), weight.n, out.data_ptr(), epilogue.value
         if weight.scales is None:
             self._library.linear(*given, *rest)
         else:
@@ -113,8 +120,8 @@ class Native:
             heads.num_heads,
             heads.num_kv_heads,
             heads.dim,
-            _pointer(norms[0]),
-            _pointer(norms[1]),
+            pointer(norms[0]),
+            pointer(norms[1]),
             epsilon,
             paged.positions.data_ptr(),
             turns.cosine.data_ptr(),
@@ -229,7 +236,7 @@ class NativeLayers:
             _check_cache(heads, keys, values)
         _, num_blocks, block_size, _ = k[0].shape
         self._block_size = block_size
-        self._shape = _Shape(
+        self._shape = ShapeStruct(
             len(layers),
             self._hidden,
             heads.num_heads,
@@ -239,8 +246,8 @@ class NativeLayers:
             block_size,
             epsilon,
         )
-        entries = map(_layer, layers, k, v)
-        self._layers = (_Layer * len(layers))(*entries)
+        entries = map(layer_struct, layers, k, v)
+        self._layers = (LayerStruct * len(layers))(*entries)
 
     def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
@@ -249,7 +256,7 @@ class NativeLayers:
         _check_paged(paged, num_tokens)
         _check_turns(turns, heads, paged)
         group = heads.num_heads // heads.num_kv_heads
-        step = _Step(
+        step = StepStruct(
             num_tokens,
             x.data_ptr(),
             paged.positions.data_ptr(),
@@ -294,125 +301,6 @@ def load_native() -> Native:
     if path is None:
         raise KernelsMissing("they were not built: there was no C++ compiler at install")
     return Native(path)
-
-
-# The structs of decoder.cpp.
-
-
-class _Linear(ctypes.Structure):
-    _fields_ = (
-        ("packed", c_void_p),
-        ("scales", c_void_p),
-        ("bias", c_void_p),
-        ("n", c_int64),
-        ("k", c_int64),
-    )
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("norm", c_void_p),
-        ("qkv", _Linear),
-        ("q_norm", c_void_p),
-        ("k_norm", c_void_p),
-        ("out", _Linear),
-        ("mlp_norm", c_void_p),
-        ("gate_up", _Linear),
-        ("down", _Linear),
-        ("k", c_void_p),
-        ("v", c_void_p),
-        ("window", c_int64),
-        ("scale", c_float),
-    )
-
-
-class _Shape(ctypes.Structure):
-    _fields_ = (
-        ("num_layers", c_int64),
-        ("hidden", c_int64),
-        ("num_heads", c_int64),
-        ("num_kv_heads", c_int64),
-        ("dim", c_int64),
-        ("num_blocks", c_int64),
-        ("block_size", c_int64),
-        ("epsilon", c_float),
-    )
-
-
-class _Step(ctypes.Structure):
-    _fields_ = (
-        ("num_tokens", c_int64),
-        ("x", c_void_p),
-        ("positions", c_void_p),
-        ("slots", c_void_p),
-        ("rows", c_void_p),
-        ("tables", c_void_p),
-        ("table_stride", c_int64),
-        ("cosine", c_void_p),
-        ("sine", c_void_p),
-        ("y", c_void_p),
-        ("qkv", c_void_p),
-        ("attended", c_void_p),
-        ("h", c_void_p),
-        ("scratch", c_void_p),
-        ("room", c_void_p),
-    )
-
-
-class _Library:
-    """The functions of the library, by their names without `millrace_`."""
-
-    _TYPES: dict[str, Any] = {"p": c_void_p, "i": c_int64, "f": c_float}  # noqa: RUF012
-
-    def __init__(self, path: Path) -> None:
-        """Open it; raises OSError, and AttributeError where a function is missing."""
-        self._library = ctypes.CDLL(str(path))
-        self.version = self._function("version", c_int64)
-        self.missing = self._function("missing", c_char_p)
-        self.pack = self._function("pack", None, "piip")
-        self.linear = self._function("linear", None, "piippipi")
-        self.pack_int8 = self._function("pack_int8", None, "piipp")
-        self.linear_int8 = self._function("linear_int8", None, "piipppipip")
-        self.int8_room = self._function("int8_room", c_int64, "ii")
-        self.rms_norm = self._function("rms_norm", None, "piipfp")
-        self.rope_write = self._function("rope_write", None, "piiiippfppppppi")
-        self.attend_can = self._function("attend_can", c_int64, "iii")
-        self.attend_scratch = self._function("attend_scratch", c_int64, "ii")
-        self.attend = self._function("attend", None, "piiiiippiipippifpp")
-        self.decode = self._function("decode", None)
-        self.decode.argtypes = [POINTER(_Shape), POINTER(_Layer), POINTER(_Step)]
-
-    def _function(self, name: str, result: Any, arguments: str = "") -> Any:
-        function = getattr(self._library, f"millrace_{name}")
-        function.restype = result
-        function.argtypes = [self._TYPES[kind] for kind in arguments]
-        return function
-
-
-def _layer(layer: Layer, k: Tensor, v: Tensor) -> _Layer:
-    return _Layer(
-        layer.norm.data_ptr(),
-        _linear(layer.qkv),
-        _pointer(layer.q_norm),
-        _pointer(layer.k_norm),
-        _linear(layer.out),
-        layer.mlp_norm.data_ptr(),
-        _linear(layer.gate_up),
-        _linear(layer.down),
-        k.data_ptr(),
-        v.data_ptr(),
-        layer.window or 0,
-        layer.scale,
-    )
-
-
-def _linear(weight: Packed) -> _Linear:
-    pointers = weight.data.data_ptr(), _pointer(weight.scales), _pointer(weight.bias)
-    return _Linear(*pointers, weight.n, weight.k)
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = _BFLOAT16) -> None:
