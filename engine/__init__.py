@@ -2,6 +2,7 @@
 
 from engine.batch import Batch, Join, RowOutput, RowWork, Runner, Sampled, StepOutput
 from engine.config import EngineConfig, Limits, ModelInfo
+from engine.cores import usable_cores
 from engine.engine import Engine
 from engine.errors import (
     EngineError,
@@ -74,4 +75,6 @@ __all__ = [
     "TopToken",
     "Usage",
     "WaitedFor",
+    "usable_cores",
+    "usable_cores",
 ]

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from engine.compute.model import Model, explain
 from engine.compute.runner import ModelRunner, ask_for_huge_pages, keep_freed_memory
 from engine.compute.sampler import Sampler
 from engine.config import EngineConfig, Limits, ModelInfo
+from engine.cores import usable_cores
 from engine.engine import Engine
 from engine.errors import LoadError
 from engine.pace import Pace
@@ -43,7 +43,7 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
     """
     ask_for_huge_pages()
     _speak_with_one_voice()
-    num_threads = config.num_threads or len(os.sched_getaffinity(0))
+    num_threads = config.num_threads or usable_cores()
     torch.set_num_threads(num_threads)
     tokenizer = _load_tokenizer(config)
     model = Model(config, _load_kernels(config))

@@ -5,6 +5,8 @@ import os
 import platform
 from importlib import metadata
 
+from engine import usable_cores
+
 LIBRARIES = ("torch", "transformers", "tokenizers", "aiohttp", "uvloop", "msgspec")
 
 
@@ -14,15 +16,9 @@ def describe_runtime() -> str:
         f"millrace: {metadata.version('millrace')}",
         f"python: {platform.python_implementation()} {platform.python_version()}",
         f"platform: {platform.platform()}",
-        f"cores: {_usable_cores()} of {os.cpu_count()}",
+        f"cores: {usable_cores()} of {os.cpu_count()}",
     ]
     return "\n".join(lines + [f"{name}: {_version(name)}" for name in LIBRARIES])
-
-
-def _usable_cores() -> int | None:
-    if hasattr(os, "sched_getaffinity"):  # Linux: what a container or taskset has left us
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def _version(name: str) -> str:
