@@ -76,5 +76,4 @@ __all__ = [
     "Usage",
     "WaitedFor",
     "usable_cores",
-    "usable_cores",
 ]
