@@ -41,7 +41,7 @@ def question(num_tokens: int) -> dict:
     }
 
 
-SHORT, MEDIUM, LONG = question(2), question(250), question(4000)
+SHORT, MEDIUM, LONG = question(2), question(600), question(4000)
 """Over at once; long enough to be hit in the middle; too long to be waited for."""
 
 
@@ -264,7 +264,7 @@ async def check_a_stop_loses_nothing(fleet: Fleet) -> None:
     assert num_meanwhile >= 3, "too few came while the replica drained"
     assert set(statuses) == {200}
     for read in reads:
-        assert len(_whole(read.result()).token_ids) == 250
+        assert len(_whole(read.result()).token_ids) == 600
 
 
 async def check_a_kill_is_seen(fleet: Fleet) -> None:
@@ -272,7 +272,7 @@ async def check_a_kill_is_seen(fleet: Fleet) -> None:
     killed, other = fleet.replicas
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         streams = [
-            await stack.enter_async_context(begin(fleet.url, question(500))) for _ in range(8)
+            await stack.enter_async_context(begin(fleet.url, question(2000))) for _ in range(8)
         ]
         reads = [group.create_task(stream.read()) for stream in streams]
         assert fleet.metric("millrace_streams_open") == [4, 4]
@@ -286,7 +286,7 @@ async def check_a_kill_is_seen(fleet: Fleet) -> None:
         assert not response.is_whole
         assert check(STREAM, response.body, is_whole=False).token_ids
     whole = [read.result() for read in reads if read.result() not in broken]
-    assert [len(_whole(response).token_ids) for response in whole] == [500] * 4
+    assert [len(_whole(response).token_ids) for response in whole] == [2000] * 4
 
 
 async def check_a_replica_comes_back(fleet: Fleet) -> None:
