@@ -41,7 +41,7 @@ def question(num_tokens: int) -> dict:
     }
 
 
-SHORT, MEDIUM, LONG = question(2), question(600), question(4000)
+SHORT, MEDIUM, LONG = question(2), question(400), question(4000)
 """Over at once; long enough to be hit in the middle; too long to be waited for."""
 
 
@@ -264,7 +264,7 @@ async def check_a_stop_loses_nothing(fleet: Fleet) -> None:
     assert num_meanwhile >= 3, "too few came while the replica drained"
     assert set(statuses) == {200}
     for read in reads:
-        assert len(_whole(read.result()).token_ids) == 600
+        assert len(_whole(read.result()).token_ids) == 400
 
 
 async def check_a_kill_is_seen(fleet: Fleet) -> None:
