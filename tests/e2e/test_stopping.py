@@ -12,7 +12,9 @@ from streams import check
 STREAM = "/generate_stream"
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
-FLAGS = ("--max-batch-total-tokens", "32768", "--num-threads", "1")
+SLOW = ("--dtype", "float32", "--num-threads", "1")
+"""So that what is asked for lasts longer than it takes to stop."""
+FLAGS = ("--max-batch-total-tokens", "32768", *SLOW)
 
 
 def question(path, num_tokens):
@@ -49,10 +51,10 @@ async def exit_code(server) -> int:
 async def test_a_stop_signal_lets_what_runs_end_whole_and_refuses_the_rest():
     with serve(*FLAGS) as server:
         async with (
-            asking(server.url, STREAM, question(STREAM, 200)) as native,
-            asking(server.url, CHAT, question(CHAT, 200)) as chat,
-            asking(server.url, TEXT, question(TEXT, 200)) as text,
-            asking(server.url, "/generate", question("/generate", 200)) as whole,
+            asking(server.url, STREAM, question(STREAM, 400)) as native,
+            asking(server.url, CHAT, question(CHAT, 400)) as chat,
+            asking(server.url, TEXT, question(TEXT, 400)) as text,
+            asking(server.url, "/generate", question("/generate", 400)) as whole,
             connect(server.url) as watch,
             connect(server.url) as kept,
         ):
@@ -74,12 +76,12 @@ async def test_a_stop_signal_lets_what_runs_end_whole_and_refuses_the_rest():
 
             said = check(STREAM, (await native.read()).body)
             assert said.finish_reason == "length"
-            assert len(said.token_ids) == 200
+            assert len(said.token_ids) == 400
             for path, stream in ((CHAT, chat), (TEXT, text)):
                 answer = await stream.read()
                 assert answer.is_whole
                 assert check(path, answer.body).finish_reason == "length"
-            assert (await whole.read()).json()["details"]["generated_tokens"] == 200
+            assert (await whole.read()).json()["details"]["generated_tokens"] == 400
             assert await exit_code(server) == 0
         assert_clean(server.log)
         assert server.log.rstrip().endswith("server.serving: stopped")
