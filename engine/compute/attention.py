@@ -200,8 +200,7 @@ class PagedAttention:
         extras = Extras(query.shape[1], scale, sliding_window, softcap, s_aux)
         if self._cache is None:
             return self._observe(module, query, key, value, extras, others), None
-        assert self._plan is not None
-        self._cache.write(module.layer_idx, self._plan.slots, key[0], value[0])
+        self._write(module.layer_idx, key[0], value[0])
         fresh = (query[0], key[0], value[0])
         return self._attend_cached(module.layer_idx, fresh, extras)[None], None
 
@@ -231,6 +230,15 @@ class PagedAttention:
         return out.flatten(0, 1).transpose(0, 1)[None]
 
     # -- a step
+
+    def _write(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Keep the step's keys and values, where whoever attends to them will look."""
+        assert self._plan is not None, "This is a bug. The step is not planned."
+        cache, slots = self.cache, self._plan.slots
+        if self._plan.paged is not None and self._kernels is not None:
+            self._kernels.write(key, value, slots, cache.k[layer], cache.v[layer])
+        else:
+            cache.write(layer, slots, key, value)
 
     def _attend_cached(
         self, layer: int, fresh: tuple[Tensor, Tensor, Tensor], extras: Extras

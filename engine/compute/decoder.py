@@ -35,6 +35,7 @@ _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 _HEAD_NORMS = ("q_norm", "k_norm")
+_NO_KERNEL = "kernels attend plainly, over heads and blocks of multiples of 32"
 _FIRST_TURNS = 4096
 """Positions that are tabulated at load; more when they come."""
 _TOLERANCE = 0.03
@@ -197,6 +198,9 @@ def take_over(
     The attention is planned for the trace's tokens as one chunk. What is compared is not quantised
     yet.
     """
+    if not attention.has_kernel:
+        logger.info("the library's modules run: %s", _NO_KERNEL)
+        return None
     part = _unlike(module, attention)
     if part is None:
         decoder = Decoder(module, kernels, attention, max_position)
@@ -227,8 +231,6 @@ def _is_layer(layer: Any) -> bool:
 
 def _unlike(module: Any, attention: PagedAttention) -> str | None:
     """Name the first part whose sizes a decoder does not know, None if all are known."""
-    if not attention.has_kernel:
-        return "its attention"
     shape, epsilon = attention.shapes[0], _epsilon(module.model.norm)
     num_heads = attention.extras[0].num_heads
     if shape.k_dim != shape.v_dim or shape.k_dim % 2:

@@ -2,7 +2,7 @@
 
 Head-major blocks, `[kv_heads, blocks, block, dim]` for each layer: gathering a sequence's keys is
 one `index_select` of whole rows, and the result needs no transpose. Only this file and attention.py
-know the layout.
+know the layout; where kernels write and attend, a block's inside is theirs.
 """
 
 from collections.abc import Sequence

@@ -56,6 +56,7 @@ class Model:
         self._kernels = kernels if is_fitting and self.device.type == "cpu" else None
         self._decoder: Decoder | None = None
         self._is_int8 = config.quantize == "int8"
+        self._block_size = max(config.block_size, max(_CHECK_LENGTHS))
         self.attention = PagedAttention(self.device, self._kernels)
         name = f"millrace_{id(self.attention)}"
         AttentionInterface.register(name, self.attention.attend)
@@ -133,7 +134,7 @@ class Model:
     def _take_over(self, trace: Trace) -> Decoder | None:
         assert self._kernels is not None
         num_tokens = len(trace.token_ids)
-        self.attention.attach(KVCache(self.shapes, 1, 16, self.dtype, self.device))
+        self.attention.attach(KVCache(self.shapes, 1, self._block_size, self.dtype, self.device))
         nothing = np.empty((0, 1), dtype=np.int64)
         chunk = Context(np.array([0]), 0, num_tokens)
         self.attention.plan(nothing, nothing[:, 0], [chunk])
@@ -174,7 +175,7 @@ class Model:
 
     def _check_ragged(self, prompts: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
         """Compare rows of unequal length, in chunks and in one pass, with each alone."""
-        cache = KVCache(self.shapes, len(prompts), 16, self.dtype, self.device)
+        cache = KVCache(self.shapes, len(prompts), self._block_size, self.dtype, self.device)
         self.attention.attach(cache)
         got = []
         for start, end in _CHECK_CHUNKS:

@@ -294,7 +294,7 @@ def test_with_8_bits_its_answers_are_the_same(in_bf16_and_int8, tokenizer):
     ]
     prompts = [tokenizer(prompt)["input_ids"] for prompt in [*prompts, *RAW]]
     plain, rounded = (
-        make_bench(model, num_blocks=1024, block_size=16).generate(
+        make_bench(model, num_blocks=1024, block_size=32).generate(
             prompts, max_new_tokens=60, ignore_eos=False
         )
         for model in in_bf16_and_int8

@@ -169,55 +169,81 @@ def paged_of(lengths, block_size, num_spare=3):
     return Paged(positions, slots, rows, tables), num_blocks
 
 
+def caches_of(kernels, num_kv_heads, num_blocks, block_size, dim, seed=1):
+    """Fill a layer's cache in the kernels' own layout; the same numbers for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    size = (num_kv_heads, num_blocks * block_size, dim)
+    new = [torch.randn(size, generator=generator).bfloat16().to(kernels.dtype) for _ in range(2)]
+    caches = [torch.zeros(num_kv_heads, num_blocks, block_size, dim, dtype=kernels.dtype) for _ in new]
+    kernels.write(*new, torch.arange(size[1]), *caches)
+    return caches
+
+
+def in_plain_layout(cache, is_key):
+    """Read a native cache as `[kv_heads, slots, dim]` by what cache.h says of a block's inside."""
+    heads, blocks, size, dim = cache.shape
+    numbers = cache.reshape(heads, blocks, -1)
+    if is_key:
+        panels = numbers.view(heads, blocks, size // 32, dim // 2, 32, 2)
+        plain = panels.permute(0, 1, 2, 4, 3, 5)
+    else:
+        panels = numbers.view(heads, blocks, dim // 32, size // 2, 32, 2)
+        plain = panels.permute(0, 1, 3, 5, 2, 4)
+    return plain.reshape(heads, blocks * size, dim)
+
+
 @pytest.mark.parametrize("has_norms", [False, True])
-@pytest.mark.parametrize(("num_heads", "num_kv_heads", "dim"), [(4, 2, 8), (7, 1, 64), (3, 3, 130)])
+@pytest.mark.parametrize("block_size", [32, 64])
+@pytest.mark.parametrize(
+    ("num_heads", "num_kv_heads", "dim"), [(4, 2, 32), (7, 1, 64), (3, 3, 160)]
+)
 def test_turned_heads_and_the_cache_are_the_references(
-    native, reference, num_heads, num_kv_heads, dim, has_norms
+    native, reference, num_heads, num_kv_heads, dim, block_size, has_norms
 ):
     heads = Heads(num_heads, num_kv_heads, dim)
-    paged, num_blocks = paged_of([9, 1, 33, *range(40, 60)], 16)
+    paged, num_blocks = paged_of([9, 1, 33, *range(40, 60)], block_size)
     turns = turns_of(dim, 64)
     norms = (random(dim), random(dim)) if has_norms else (None, None)
     qkv = random(23, heads.width)
-    caches = [random(num_kv_heads, num_blocks, 16, dim) for _ in range(2)]
-    expected_caches = [cache.float() for cache in caches]
     expected = qkv.float()
     widened = tuple(None if norm is None else norm.float() for norm in norms)
+    size = (num_kv_heads, num_blocks, block_size, dim)
+    caches, expected_caches = caches_of(native, *size), caches_of(reference, *size)
     reference.rope_write(expected, heads, widened, 1e-6, turns, paged, *expected_caches)
     native.rope_write(qkv, heads, norms, 1e-6, turns, paged, *caches)
     assert_near(qkv, expected)
-    for cache, expected_cache in zip(caches, expected_caches, strict=True):
-        assert_near(cache, expected_cache)
+    for cache, expected_cache, is_key in zip(caches, expected_caches, (True, False), strict=True):
+        assert_near(in_plain_layout(cache, is_key), expected_cache.flatten(1, 2))
 
 
 @pytest.mark.parametrize("window", [None, 16, 33])
-@pytest.mark.parametrize("block_size", [16, 32, 48])
+@pytest.mark.parametrize("block_size", [32, 96])
 @pytest.mark.parametrize(
     ("num_heads", "num_kv_heads", "dim"),
-    [(4, 2, 32), (14, 2, 64), (9, 3, 64), (8, 8, 96), (8, 2, 128), (2, 1, 256)],
+    [(4, 2, 32), (14, 2, 64), (9, 3, 64), (8, 8, 96), (8, 2, 128), (17, 1, 160), (2, 1, 256)],
 )
 def test_attention_is_the_references(
     native, reference, num_heads, num_kv_heads, dim, block_size, window
 ):
     paged, num_blocks = paged_of([1, 2, 15, 16, 17, 31, 33, 100, 257], block_size)
-    k, v = (random(num_kv_heads, num_blocks, block_size, dim) for _ in range(2))
     queries = random(9, num_heads + 2 * num_kv_heads, dim)[:, :num_heads]
     got, expected = random(9, num_heads, dim), torch.empty(9, num_heads, dim)
-    scale = dim**-0.5
-    assert native.can_attend(num_heads, k, v)
-    native.attend(queries, k, v, paged, window, scale, got)
-    reference.attend(queries.float(), k.float(), v.float(), paged, window, scale, expected)
+    size, how = (num_kv_heads, num_blocks, block_size, dim), (paged, window, dim**-0.5)
+    caches = caches_of(native, *size)
+    assert native.can_attend(num_heads, *caches)
+    native.attend(queries, *caches, *how, got)
+    reference.attend(queries.float(), *caches_of(reference, *size), *how, expected)
     assert_near(got, expected)
 
 
 def test_tokens_of_one_row_see_what_is_before_them(native, reference):
-    paged, num_blocks = paged_of([50, 70], 16)
+    paged, num_blocks = paged_of([50, 70], 32)
     rows, positions = torch.tensor([1, 0, 0, 1]), torch.tensor([69, 3, 40, 0])
     paged = Paged(positions, torch.zeros(4, dtype=torch.int64), rows, paged.tables)
-    k, v = (random(2, num_blocks, 16, 64) for _ in range(2))
     queries, got, expected = random(4, 4, 64), random(4, 4, 64), torch.empty(4, 4, 64)
-    native.attend(queries, k, v, paged, None, 0.125, got)
-    reference.attend(queries.float(), k.float(), v.float(), paged, None, 0.125, expected)
+    caches, plain = (caches_of(each, 2, num_blocks, 32, 64) for each in (native, reference))
+    native.attend(queries, *caches, paged, None, 0.125, got)
+    reference.attend(queries.float(), *plain, paged, None, 0.125, expected)
     assert_near(got, expected)
 
 
@@ -227,9 +253,8 @@ def test_tokens_of_one_row_see_what_is_before_them(native, reference):
 def test_layers_together_are_the_references(native, window, is_biased, is_int8):
     hidden, inner, heads = 64, 96, Heads(4, 2, 32)
     reference = Reference(torch.bfloat16)
-    paged, num_blocks = paged_of([1, 40, 17, 90], 16)
+    paged, num_blocks = paged_of([1, 40, 17, 90], 32)
     turns = turns_of(32, 90)
-    caches = [[random(2, num_blocks, 16, 32) for _ in range(2)] for _ in range(2)]
     weights = [
         [random(n, k) / k**0.5 for n, k in shapes]
         for shapes in 2
@@ -247,7 +272,7 @@ def test_layers_together_are_the_references(native, window, is_biased, is_int8):
             qkv, out, gate_up, down = (kernels.pack(*pair, is_int8=is_int8) for pair in pairs)
             head = (norm, qkv, q_norm, k_norm, window, 32**-0.5)
             layers.append(Layer(*head, out, mlp_norm, gate_up, down))
-        k, v = ([cache.clone() for cache in each] for each in caches)
+        k, v = zip(*(caches_of(kernels, 2, num_blocks, 32, 32, seed) for seed in (1, 2)))
         got[kernels] = x.clone()
         kernels.decoder(heads, 1e-6, layers, k, v).add(got[kernels], paged, turns)
     assert (got[native] - x).abs().max() > 1
@@ -257,10 +282,10 @@ def test_layers_together_are_the_references(native, window, is_biased, is_int8):
 
 
 def test_what_no_attention_kernel_is_made_for_is_known(native):
-    k = random(2, 4, 16, 64)
+    k = random(2, 4, 32, 64)
     assert native.can_attend(4, k, k)
     assert not native.can_attend(4, k[..., :40].contiguous(), k[..., :40].contiguous())
-    assert not native.can_attend(4, k[:, :, :8].contiguous(), k[:, :, :8].contiguous())
+    assert not native.can_attend(4, k[:, :, :16].contiguous(), k[:, :, :16].contiguous())
     assert not native.can_attend(2 * 65, k, k)
     assert not native.can_attend(4, k, k[..., :32])
     assert not native.can_attend(4, k.float(), k.float())
@@ -282,7 +307,7 @@ def test_what_is_not_finite_stays_so(native, bad, is_int8):
     native.rms_norm(x, random(64), 1e-6, normed)
     assert torch.isfinite(normed[0]).all()
     assert normed[1].isnan().any()
-    k = random(1, 2, 16, 64)
+    k = random(1, 2, 32, 64)
     attended = random(2, 1, 64)
     zeros, rows = torch.zeros(2, dtype=torch.int64), torch.arange(2)
     paged = Paged(zeros + 8, zeros, rows, rows[:, None].contiguous())
@@ -303,8 +328,8 @@ def test_what_a_kernel_cannot_take_is_refused_with_what_was_given(native):
         native.pack(random(32, 63))
     with pytest.raises(ValueError, match=r"a multiple of four\. Given: \[32, 62\]"):
         native.pack(random(32, 62), is_int8=True)
-    paged, num_blocks = paged_of([9], 16)
-    k = random(1, num_blocks, 16, 64)
+    paged, num_blocks = paged_of([9], 32)
+    k = random(1, num_blocks, 32, 64)
     short = Paged(paged.positions, paged.slots[:0], paged.rows, paged.tables)
     with pytest.raises(ValueError, match=r"torch.int64 \[1\] without gaps\. Given: .*\[0\]"):
         native.attend(random(1, 1, 64), k, k, short, None, 1.0, random(1, 1, 64))
@@ -323,13 +348,13 @@ def test_a_library_that_is_none_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("version", "missing", "reason"),
     [
-        (2, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
+        (3, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
         (0, "nullptr", "another version's: install again"),
     ],
 )
 def test_a_library_that_cannot_run_here_is_told(tmp_path, version, missing, reason, native):
-    names = "pack linear pack_int8 linear_int8 int8_room rms_norm rope_write attend"
-    names += " attend_can attend_scratch decode"
+    names = "pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
+    names += " attend attend_can attend_scratch decode"
     lines = [f"void millrace_{name}() {{}}" for name in names.split()]
     lines += [f"long millrace_version() {{ return {version}; }}"]
     lines += [f"const char* millrace_missing() {{ return {missing}; }}"]

@@ -50,12 +50,13 @@ static void multiply(const bf16* x, const Step& s, const Linear& w, bf16* y, Epi
 FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* step) {
   const Shape& m = *shape;
   const Step& s = *step;
-  const int64_t t = s.num_tokens, num_slots = m.num_blocks * m.block_size;
+  const int64_t t = s.num_tokens;
   for (const Layer* l = layers; l < layers + m.num_layers; ++l) {
     millrace_rms_norm(s.x, t, m.hidden, l->norm, m.epsilon, s.y);
     multiply(s.y, s, l->qkv, s.qkv, STORE);
     millrace_rope_write(s.qkv, t, m.num_heads, m.num_kv_heads, m.dim, l->q_norm, l->k_norm,
-                        m.epsilon, s.positions, s.cosine, s.sine, s.slots, l->k, l->v, num_slots);
+                        m.epsilon, s.positions, s.cosine, s.sine, s.slots, l->k, l->v, m.num_blocks,
+                        m.block_size);
     millrace_attend(s.qkv, l->qkv.n, t, m.num_heads, m.num_kv_heads, m.dim, l->k, l->v,
                     m.num_blocks, m.block_size, s.tables, s.table_stride, s.rows, s.positions,
                     l->window, l->scale, s.scratch, s.attended);

@@ -28,15 +28,19 @@ FACE void millrace_rms_norm(const bf16* x, int64_t m, int64_t n, const bf16* w, 
 FACE void millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t num_kv_heads,
                               int64_t dim, const bf16* q_norm, const bf16* k_norm, float epsilon,
                               const int64_t* positions, const float* cosine, const float* sine,
-                              const int64_t* slots, bf16* k, bf16* v, int64_t num_slots);
+                              const int64_t* slots, bf16* k, bf16* v, int64_t num_blocks,
+                              int64_t block_size);
+
+FACE void millrace_write(const bf16* new_k, const bf16* new_v, int64_t t, int64_t num_kv_heads,
+                         int64_t dim, const int64_t* slots, bf16* k, bf16* v, int64_t num_blocks,
+                         int64_t block_size);
 
 FACE int64_t millrace_attend_can(int64_t dim, int64_t group, int64_t block_size);
 
 FACE int64_t millrace_attend_scratch(int64_t group, int64_t max_length);
 
 FACE void millrace_attend(const bf16* queries, int64_t query_stride, int64_t num_tokens,
-                          int64_t num_heads, int64_t num_kv_heads, int64_t dim, const bf16* k,
-                          const bf16* v, int64_t num_blocks, int64_t block_size,
-                          const int64_t* tables, int64_t table_stride, const int64_t* rows,
-                          const int64_t* positions, int64_t window, float scale, char* scratch,
-                          bf16* out);
+                          int64_t num_heads, int64_t num_kv_heads, int64_t dim, bf16* k, bf16* v,
+                          int64_t num_blocks, int64_t block_size, const int64_t* tables,
+                          int64_t table_stride, const int64_t* rows, const int64_t* positions,
+                          int64_t window, float scale, char* scratch, bf16* out);

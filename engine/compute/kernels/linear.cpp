@@ -1,7 +1,5 @@
-// y = x W^T in bfloat16, for few rows and for many, over one packed layout.
-//
-// A panel is [k/2][32][2]: one instruction multiplies sixteen columns by a pair of numbers of one
-// row. NaN and infinity pass through.
+// y = x W^T in bfloat16, for few rows and for many, over one packed layout. NaN and infinity pass
+// through.
 
 #include "product.h"
 
@@ -25,18 +23,7 @@ struct Bf16Product {
     }
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) low[r] = bias0, high[r] = bias1;
-    const char *w = tile.weights, *later = tile.later;
-    for (int64_t i = 0; i < k; i += 2, w += LINES, later += tile.stride) {
-      const __m512bh w0 = (__m512bh)_mm512_loadu_si512(w);
-      const __m512bh w1 = (__m512bh)_mm512_loadu_si512(w + LINES / 2);
-      ask_for(later);
-#pragma GCC unroll 14
-      for (int r = 0; r < ROWS; ++r) {
-        const __m512bh pair = broadcast_pair(rows + r * k + i);
-        low[r] = _mm512_dpbf16_ps(low[r], w0, pair);
-        high[r] = _mm512_dpbf16_ps(high[r], w1, pair);
-      }
-    }
+    add_products<ROWS>(rows, k, tile.weights, k / 2, tile.later, tile.stride, low, high);
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r)
       finish<EPILOGUE>(y + r * y_bytes, tile.column, n, low[r], high[r]);

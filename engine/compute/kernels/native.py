@@ -23,7 +23,7 @@ from engine.compute.kernels.library import (
 from engine.compute.kernels.table import Epilogue, Heads, Layer, Packed, Paged, Turns
 from engine.errors import EngineError
 
-_VERSION = 2
+_VERSION = 3
 _PANEL = 32
 _PLACES = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
 _BFLOAT16 = torch.bfloat16
@@ -129,7 +129,29 @@ class Native:
             paged.slots.data_ptr(),
             k.data_ptr(),
             v.data_ptr(),
-            k.shape[1] * k.shape[2],
+            k.shape[1],
+            k.shape[2],
+        )
+
+    def write(self, key: Tensor, value: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """Put `key` and `value`, `[kv_heads, tokens, dim]`, into a layer's cache."""
+        num_kv_heads, num_tokens, dim = key.shape
+        _check_cache(Heads(num_kv_heads, num_kv_heads, dim), k, v)
+        _check(slots, (num_tokens,), torch.int64)
+        key, value = key.contiguous(), value.contiguous()
+        _check(key, (num_kv_heads, num_tokens, dim))
+        _check(value, key.shape)
+        self._library.write(
+            key.data_ptr(),
+            value.data_ptr(),
+            num_tokens,
+            num_kv_heads,
+            dim,
+            slots.data_ptr(),
+            k.data_ptr(),
+            v.data_ptr(),
+            k.shape[1],
+            k.shape[2],
         )
 
     def can_attend(self, num_heads: int, k: Tensor, v: Tensor) -> bool:

@@ -1,18 +1,15 @@
 // What products x W^T share: their division into panels and tiles, and what becomes of the sums.
 //
-// W [n, k] is packed as panels of 32 columns, each read from its beginning to its end. A tile is up
-// to 14 rows of x, whose sums stay in registers. Several tiles share the reading of the next panel
+// W [n, k] is packed as panels, each read from its beginning to its end. A tile is up to 14 rows of x, whose sums stay in registers. Several tiles share the reading of the next panel
 // from memory, so that it never rests.
 
 #pragma once
 
 #include "faces.h"
+#include "panel.h"
 
-static const int64_t PANEL = 32;
-static const int MAX_ROWS = 14;            // 28 registers of sums, 2 of weights, 1 of the row
 static const int64_t ROW_BLOCK = 18 * 14;  // rows whose numbers stay in the second-level cache
 static const int64_t AHEAD = 8192;         // bytes that a tile of its own asks for in advance
-static const int64_t LINES = 128;          // bytes of weights in one step along k
 static const int64_t SMALL = 1 << 18;      // products that are done before threads have woken
 
 struct Tile {
@@ -21,11 +18,6 @@ struct Tile {
   const char* later;  // what is asked for meanwhile
   int64_t stride;     // of it in each step along k
 };
-
-INLINE void ask_for(const char* later) {
-  _mm_prefetch(later, _MM_HINT_T0);
-  _mm_prefetch(later + LINES / 2, _MM_HINT_T0);
-}
 
 // A row's 32 sums in columns `n` to `n + 31` go to `row`.
 template <int EPILOGUE>

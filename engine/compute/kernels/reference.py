@@ -65,9 +65,12 @@ class Reference:
         c, s = (t[paged.positions][:, None, :half] for t in (turns.cosine, turns.sine))
         turned.copy_(torch.cat([a * c - b * s, b * c + a * s], dim=-1))
         keys, values = parts[:, heads.num_heads :].chunk(2, dim=1)
-        for cache, new in ((k, keys), (v, values)):
-            flat = cache.view(cache.shape[0], -1, heads.dim)
-            flat.index_copy_(1, paged.slots, new.transpose(0, 1))
+        self.write(keys.transpose(0, 1), values.transpose(0, 1), paged.slots, k, v)
+
+    def write(self, key: Tensor, value: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """Put `key` and `value`, `[kv_heads, tokens, dim]`, into a layer's cache."""
+        for cache, new in ((k, key), (v, value)):
+            cache.view(cache.shape[0], -1, cache.shape[3]).index_copy_(1, slots, new)
 
     def can_attend(self, num_heads: int, k: Tensor, v: Tensor) -> bool:
         """Tell whether `attend` knows this number of heads over this cache."""

@@ -1,5 +1,6 @@
 // Turns queries and keys by their positions, and puts keys and values into the paged cache.
 
+#include "cache.h"
 #include "faces.h"
 #include "norm.h"
 
@@ -17,12 +18,14 @@ INLINE void turn(bf16* head, int64_t half, const float* cosine, const float* sin
 
 // qkv [t, (num_heads + 2 num_kv_heads) dim], changed in place; q_norm, k_norm [dim] or null: each
 // head is normalised before it is turned (as in Qwen 3); positions [t]; cosine, sine [any position,
-// dim], of which the first halves are read; slots [t]; k, v [num_kv_heads, num_slots, dim].
+// dim], of which the first halves are read; slots [t]; k, v: a layer's cache.
 FACE void millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t num_kv_heads,
                               int64_t dim, const bf16* q_norm, const bf16* k_norm, float epsilon,
                               const int64_t* positions, const float* cosine, const float* sine,
-                              const int64_t* slots, bf16* k, bf16* v, int64_t num_slots) {
+                              const int64_t* slots, bf16* k, bf16* v, int64_t num_blocks,
+                              int64_t block_size) {
   const int64_t width = (num_heads + 2 * num_kv_heads) * dim;
+  const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
 #pragma omp parallel for schedule(static) if (t >= 16)
   for (int64_t row = 0; row < t; ++row) {
     bf16* heads = qkv + row * width;
@@ -33,12 +36,21 @@ FACE void millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t n
       if (norm != nullptr) normalise(head, dim, norm, epsilon, head);
       turn(head, dim / 2, cosine + at, sine + at);
     }
-    const bf16* keys = heads + num_heads * dim;
-    const bf16* values = keys + num_kv_heads * dim;
     for (int64_t h = 0; h < num_kv_heads; ++h) {
-      const int64_t to = (h * num_slots + slots[row]) * dim;
-      memcpy(k + to, keys + h * dim, dim * sizeof(bf16));
-      memcpy(v + to, values + h * dim, dim * sizeof(bf16));
+      put_key(keys, h, slots[row], heads + (num_heads + h) * dim);
+      put_value(values, h, slots[row], heads + (num_heads + num_kv_heads + h) * dim);
     }
   }
+}
+
+// new_k, new_v [num_kv_heads, t, dim]; slots [t]; k, v: a layer's cache.
+FACE void millrace_write(const bf16* new_k, const bf16* new_v, int64_t t, int64_t num_kv_heads,
+                         int64_t dim, const int64_t* slots, bf16* k, bf16* v, int64_t num_blocks,
+                         int64_t block_size) {
+  const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
+  for (int64_t h = 0; h < num_kv_heads; ++h)
+    for (int64_t row = 0; row < t; ++row) {
+      put_key(keys, h, slots[row], new_k + (h * t + row) * dim);
+      put_value(values, h, slots[row], new_v + (h * t + row) * dim);
+    }
 }

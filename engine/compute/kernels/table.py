@@ -116,6 +116,14 @@ class Kernels(Protocol):
         """Normalise each row of `x [rows, width]` into `out`, which may be `x`."""
         ...
 
+    def write(self, key: Tensor, value: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """Put `key` and `value`, `[kv_heads, tokens, dim]`, into a layer's cache.
+
+        `k` and `v` are `[kv_heads, blocks, block, dim]`. How a block is laid out inside is known to
+        the kernels alone, and only where `can_attend`.
+        """
+        ...
+
     def can_attend(self, num_heads: int, k: Tensor, v: Tensor) -> bool:
         """Tell whether `attend` knows this number of heads over this cache."""
         ...
@@ -132,8 +140,7 @@ class Kernels(Protocol):
     ) -> None:
         """Attend each token's queries, `[tokens, heads, dim]`, to what the token sees.
 
-        `k` and `v` are a layer's cache, `[kv_heads, blocks, block, dim]`; `out` is like the
-        queries. Only where `can_attend`.
+        `k` and `v` are a layer's cache, as in `write`; `out` is like the queries.
         """
         ...
 
@@ -145,7 +152,7 @@ class Kernels(Protocol):
         k: Sequence[Tensor],
         v: Sequence[Tensor],
     ) -> "DecoderLayers":
-        """Join layers to a cache, whose tensors are as in `attend`."""
+        """Join layers to a cache, whose tensors are as in `write`."""
         ...
 
 

@@ -1,0 +1,42 @@
+// How a block of the paged cache is laid out inside: as panels, so that attention multiplies by it
+// as by weights. Keys: a panel for each 32 tokens, its pairs along the head. Values: a panel for
+// each 32 numbers of the head, its pairs along the tokens.
+
+#pragma once
+
+#include "panel.h"
+
+struct Cache {
+  bf16* first;  // [num_kv_heads, num_blocks, block_size * dim]
+  int64_t num_blocks, block_size, dim;
+
+  int64_t numbers() const { return block_size * dim; }
+  bf16* block(int64_t head, int64_t index) const {
+    return first + (head * num_blocks + index) * numbers();
+  }
+  bf16* block_of(int64_t head, int64_t slot) const { return block(head, slot / block_size); }
+};
+
+INLINE const char* keys_of(const bf16* block, int64_t token, int64_t dim) {
+  return (const char*)(block + token * dim);
+}
+
+INLINE const char* values_of(const bf16* block, int64_t token, int64_t number,
+                             int64_t block_size) {
+  return (const char*)(block + number * block_size + token * PANEL);
+}
+
+// key [dim]
+INLINE void put_key(const Cache& cache, int64_t head, int64_t slot, const bf16* key) {
+  const int64_t token = slot % cache.block_size, at = token % PANEL;
+  bf16* panel = cache.block_of(head, slot) + (token - at) * cache.dim + 2 * at;
+  for (int64_t i = 0; i < cache.dim; i += 2) memcpy(panel + i * PANEL, key + i, 2 * sizeof(bf16));
+}
+
+// value [dim]: one of each pair of numbers
+INLINE void put_value(const Cache& cache, int64_t head, int64_t slot, const bf16* value) {
+  const int64_t token = slot % cache.block_size, is_second = token % 2;
+  bf16* pairs = cache.block_of(head, slot) + token / 2 * 2 * PANEL;
+  for (int64_t i = 0; i < cache.dim; i += PANEL, pairs += PANEL * cache.block_size)
+    for (int64_t c = 0; c < PANEL; ++c) pairs[2 * c + is_second] = value[i + c];
+}

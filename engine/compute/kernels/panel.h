@@ -1,0 +1,33 @@
+// Panels of 32 columns, [pairs][32][2]: what the products' weights, and the cache's keys and values,
+// are laid out as. One instruction multiplies sixteen columns by a pair of numbers of one row.
+
+#pragma once
+
+#include "common.h"
+
+static const int64_t PANEL = 32;
+static const int MAX_ROWS = 14;      // 28 registers of sums, 2 of the panel, 1 of the row
+static const int64_t LINES = 128;    // bytes of a panel in one step along the pairs
+
+INLINE void ask_for(const char* later) {
+  _mm_prefetch(later, _MM_HINT_T0);
+  _mm_prefetch(later + LINES / 2, _MM_HINT_T0);
+}
+
+// Adds rows [ROWS, 2 num_pairs], `stride` numbers apart, times a panel to their sums; meanwhile asks
+// for what is at `later`, `later_stride` bytes on in each step.
+template <int ROWS>
+INLINE void add_products(const bf16* rows, int64_t stride, const char* panel, int64_t num_pairs,
+                         const char* later, int64_t later_stride, __m512* low, __m512* high) {
+  for (int64_t i = 0; i < num_pairs; ++i, panel += LINES, later += later_stride) {
+    const __m512bh w0 = (__m512bh)_mm512_loadu_si512(panel);
+    const __m512bh w1 = (__m512bh)_mm512_loadu_si512(panel + LINES / 2);
+    ask_for(later);
+#pragma GCC unroll 14
+    for (int r = 0; r < ROWS; ++r) {
+      const __m512bh pair = broadcast_pair(rows + r * stride + 2 * i);
+      low[r] = _mm512_dpbf16_ps(low[r], w0, pair);
+      high[r] = _mm512_dpbf16_ps(high[r], w1, pair);
+    }
+  }
+}
