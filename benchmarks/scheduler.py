@@ -27,6 +27,7 @@ from engine import SamplingParams
 from engine.batch import Sampled
 from engine.compute.attention import PagedAttention
 from engine.compute.kv_cache import KVCache, LayerShape
+from engine.compute.logits import Logits
 from engine.compute.runner import ModelRunner
 from engine.config import Limits
 from engine.detokenizer import Detokenizer
@@ -127,7 +128,7 @@ def _hollow_runner(limits: Limits) -> ModelRunner:
     model = SimpleNamespace(
         device=device,
         attention=attention,
-        forward=lambda ids, positions, wanted: torch.zeros(len(wanted), 1),
+        forward=lambda ids, positions, wanted: Logits(torch.zeros(len(wanted), 1)),
     )
     sampler = SimpleNamespace(sample=lambda logits, rows: [Sampled(33)] * len(rows))
     return ModelRunner(

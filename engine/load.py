@@ -54,7 +54,8 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
     num_threads = config.num_threads or usable_cores()
     torch.set_num_threads(num_threads)
     tokenizer = _load_tokenizer(config)
-    model = Model(config, _load_kernels(config))
+    kernels = _load_kernels(config)
+    model = Model(config, kernels)
     limits = _settle(config, model)
     cache = KVCache(model.shapes, limits.num_blocks, limits.block_size, model.dtype, model.device)
     model.attention.attach(cache)
@@ -65,6 +66,7 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
         config.watermark_gamma,
         config.watermark_delta,
         model.device,
+        kernels if model.device.type == "cpu" else None,
     )
     runner = ModelRunner(
         model, cache, sampler, limits.max_batch_size, limits.max_total_tokens, num_threads

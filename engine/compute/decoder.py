@@ -18,7 +18,6 @@ from engine.compute.attention import PagedAttention
 from engine.compute.kernels.table import (
     LANES,
     DecoderLayers,
-    Epilogue,
     Heads,
     Kernels,
     Layer,
@@ -27,6 +26,7 @@ from engine.compute.kernels.table import (
     interleaved,
 )
 from engine.compute.kv_cache import KVCache
+from engine.compute.logits import PANEL, Logits
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +63,10 @@ class Decoder:
         self._joined: tuple[KVCache, DecoderLayers] | None = None
         self._norm = body.norm.weight.detach()
         self._head = _pack(kernels, module.lm_head)
-        self._logits = torch.empty(0, self._head.n)
+        self._room = _room_for_logits(0, self._head.n)
 
-    def forward(self, token_ids: Tensor, logits_at: Tensor) -> Tensor:
-        """Run one ragged step planned in the attention; return logits `[len(logits_at), vocab]`.
-
-        They are float32, and good until the next step.
-        """
+    def forward(self, token_ids: Tensor, logits_at: Tensor) -> Logits:
+        """Run one ragged step planned in the attention; return `len(logits_at)` rows of logits."""
         paged = self._attention.paged
         longest = int(paged.positions.max()) + 1
         if longest > len(self._turns.cosine):
@@ -104,7 +101,7 @@ class Decoder:
             one.add(x, self._attention.paged, self._turns)
             if not _is_near(x, trace.entered[place + 1], trace.entered[place]):
                 return f"layer {place}"
-        logits = self._logits_of(trace.entered[-1])
+        logits = self._logits_of(trace.entered[-1]).values
         return None if _is_near(logits, trace.logits, 0) else "its head"
 
     def _joined_layers(self) -> DecoderLayers:
@@ -123,13 +120,14 @@ class Decoder:
         cosine, sine = self._rotary(torch.empty(0), positions[None])
         return Turns(cosine[0].contiguous(), sine[0].contiguous())
 
-    def _logits_of(self, x: Tensor) -> Tensor:
+    def _logits_of(self, x: Tensor) -> Logits:
         y = torch.empty_like(x)
         self._kernels.rms_norm(x, self._norm, self._epsilon, y)
-        if len(self._logits) < len(x):  # fresh memory of this size costs more than the product
-            self._logits = torch.empty(len(x), self._head.n)
-        logits = self._logits[: len(x)]
-        self._kernels.linear(y, self._head, logits, Epilogue.FLOAT)
+        if len(self._room) < len(x):  # fresh memory of this size costs more than the product
+            self._room = _room_for_logits(len(x), self._head.n)
+        assert self._room.tops is not None
+        logits = Logits(self._room.values[: len(x)], self._room.tops[: len(x)])
+        self._kernels.logits(y, self._head, logits)
         return logits
 
     def _pack_layer(self, layer: Any, place: int, *, is_int8: bool = False) -> Layer:
@@ -149,6 +147,10 @@ class Decoder:
             gate_up=_pack_gate(self._kernels, mlp.gate_proj, mlp.up_proj, is_int8=is_int8),
             down=_pack_down(self._kernels, mlp.down_proj, is_int8=is_int8),
         )
+
+
+def _room_for_logits(num_rows: int, width: int) -> Logits:
+    return Logits(torch.empty(num_rows, width), torch.empty(num_rows, -(-width // PANEL)))
 
 
 class Trace:

@@ -21,6 +21,7 @@ from engine.compute.decoder import Decoder, Trace, matches, take_over
 from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache, LayerShape
 from engine.compute.linears import can_pack, rewrite_linears
+from engine.compute.logits import Logits
 from engine.config import EngineConfig
 from engine.errors import LoadError
 
@@ -87,11 +88,10 @@ class Model:
         """What each attention layer keeps for a token."""
         return [self.attention.shapes[layer] for layer in sorted(self.attention.shapes)]
 
-    def forward(self, token_ids: Tensor, positions: Tensor, logits_at: Tensor) -> Tensor:
-        """Run one ragged step planned in `attention`; return logits `[len(logits_at), vocab]`.
+    def forward(self, token_ids: Tensor, positions: Tensor, logits_at: Tensor) -> Logits:
+        """Run one ragged step planned in `attention`; return `len(logits_at)` rows of logits.
 
-        They are good until the next step. `token_ids` and `positions` are `[tokens]`; `logits_at`
-        are indices into them.
+        `token_ids` and `positions` are `[tokens]`; `logits_at` are indices into them.
         """
         if self._decoder is not None:
             return self._decoder.forward(token_ids, logits_at)
@@ -101,7 +101,7 @@ class Model:
         if self._takes_logits_to_keep:
             options["logits_to_keep"] = logits_at
         logits: Tensor = self._module(input_ids=token_ids[None], **options).logits[0]
-        return logits if self._takes_logits_to_keep else logits[logits_at]
+        return Logits(logits if self._takes_logits_to_keep else logits[logits_at])
 
     def _prepare(self, text_config: Any, name: str) -> None:
         """Watch, rewrite, and compare with the library before the first request does."""
@@ -207,13 +207,13 @@ class Model:
         ids = torch.cat([ids for _, ids in parts])
         positions = torch.cat([torch.arange(start, start + len(ids)) for _, ids in parts])
         at = torch.arange(len(ids), device=self.device)
-        logits = self.forward(ids, positions.to(self.device), at).clone()
+        logits = self.forward(ids, positions.to(self.device), at).values.clone()
         sizes = [len(part) for _, part in parts]
         return [(i, out) for (i, _), out in zip(parts, logits.split(sizes), strict=True)]
 
     def _alone(self, prompt: Tensor) -> Tensor:
         at = torch.arange(len(prompt), device=self.device)
-        return self.forward(prompt, at, at)
+        return self.forward(prompt, at, at).values
 
     def _random_prompts(self) -> list[Tensor]:
         generator = torch.Generator().manual_seed(0)

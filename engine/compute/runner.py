@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.batch import Batch, Join, RowOutput, RowWork, Sampled, StepOutput
 from engine.compute.attention import Context
 from engine.compute.kv_cache import KVCache
+from engine.compute.logits import Logits
 from engine.compute.model import Model
 from engine.compute.sampler import Sampler, SamplerRow
 
@@ -30,10 +31,6 @@ class _Row:
 
     place: int
     num_blocks: int
-    num_tokens: int
-    num_prompt_tokens: int
-    tokens: NDArray[np.int64]
-    """Its part of the kept tokens."""
     sampling: SamplerRow
 
 
@@ -96,11 +93,8 @@ class ModelRunner:
         tokens[: len(join.token_ids)] = join.token_ids
         self._blocks[place, : len(join.blocks)] = join.blocks
         self._num_computed[place] = join.num_computed_tokens
-        num_tokens = len(join.token_ids)
-        sampling = SamplerRow(join.params, tokens[:num_tokens], join.num_prompt_tokens)
-        self._rows[join.sequence_id] = _Row(
-            place, len(join.blocks), num_tokens, join.num_prompt_tokens, tokens, sampling
-        )
+        sampling = SamplerRow(join.params, tokens, len(join.token_ids), join.num_prompt_tokens)
+        self._rows[join.sequence_id] = _Row(place, len(join.blocks), sampling)
 
     def _compute(self, batch: Batch) -> tuple[RowOutput, ...]:
         self._clear_new_blocks(batch)
@@ -130,8 +124,8 @@ class ModelRunner:
         if cleared:
             self._cache.clear(torch.tensor(cleared, device=self._model.device))
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, _Laid]:
-        """Run the model over all rows' tokens; return logits `[wanted, vocab]` and the layout."""
+    def _forward(self, batch: Batch) -> tuple[Logits, _Laid]:
+        """Run the model over all rows' tokens; return the wanted rows' logits and the layout."""
         decodes = [work for work in batch.work if work.num_tokens == 1]
         chunks = [work for work in batch.work if work.num_tokens > 1]
         rows = [self._rows[work.sequence_id] for work in decodes]
@@ -165,35 +159,31 @@ class ModelRunner:
         all_places = np.append(places, [row.place for row in rows[len(decodes) :]])
         return logits, _Laid(work, rows, all_places.astype(np.int64), num_tokens, logits_ends)
 
-    def _sample(self, laid: _Laid, logits: Tensor) -> dict[int, Sampled | str]:
+    def _sample(self, laid: _Laid, logits: Logits) -> dict[int, Sampled | str]:
         """Sample the rows whose known tokens are all computed with this step; move them on."""
         chosen = [i for i, item in enumerate(laid.work) if item.is_sampled]
         if not chosen:
             return {}
         last = laid.ends[chosen] - 1
         if not np.array_equal(last, np.arange(len(logits))):
-            logits = logits[self._tensor(last)]
-        rows = [laid.rows[i] for i in chosen]
-        for row in rows:
-            row.sampling.token_ids = row.tokens[: row.num_tokens]
-        results = self._sampler.sample(logits, [row.sampling for row in rows])
+            logits = logits.pick(self._tensor(last))
+        rows = [laid.rows[i].sampling for i in chosen]
         sampled = {}
-        for i, row, result in zip(chosen, rows, results, strict=True):
+        for i, row, result in zip(chosen, rows, self._sampler.sample(logits, rows), strict=True):
             sampled[laid.work[i].sequence_id] = result
             if not isinstance(result, str):
-                row.tokens[row.num_tokens] = result.token_id
-                row.num_tokens += 1
+                row.append(result.token_id)
         return sampled
 
-    def _prompt_logprobs(self, laid: _Laid, logits: Tensor) -> dict[int, tuple[float, ...]]:
+    def _prompt_logprobs(self, laid: _Laid, logits: Logits) -> dict[int, tuple[float, ...]]:
         """Give those of this step's tokens, for the rows that want them."""
         prompts = {}
         for at, work in enumerate(laid.work):
             if work.num_logits > 1 or (work.num_logits and not work.is_sampled):
                 row, end = laid.rows[at], int(laid.ends[at])
-                first = int(self._num_computed[row.place])
-                next_ids = row.tokens[first + 1 : row.num_prompt_tokens][: work.num_tokens]
-                part = logits[end - work.num_logits :][: len(next_ids)]
+                first, own = int(self._num_computed[row.place]), row.sampling
+                next_ids = own.tokens[first + 1 : own.num_prompt_tokens][: work.num_tokens]
+                part = logits.values[end - work.num_logits :][: len(next_ids)]
                 logprobs = self._sampler.prompt_logprobs(part, next_ids.tolist())
                 prompts[work.sequence_id] = tuple(logprobs)
         return prompts

@@ -8,7 +8,7 @@ parameters and tokens alone, never on its neighbours.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from engine.batch import Sampled
 from engine.compute import cuts
 from engine.compute.draws import Floats, Ints, invert, uniforms
+from engine.compute.kernels.table import Kernels
+from engine.compute.logits import Logits
 from engine.compute.penalties import Penalties
 from engine.compute.tiles import Reader, Softmax, TiledLogits
 from engine.sampling_params import LogprobsMode, SamplingParams
@@ -35,12 +37,36 @@ _MAX_TIES = 8
 
 @dataclass(eq=False, slots=True)
 class SamplerRow:
-    """One row's sampling state; the runner keeps it and renews `token_ids` before each step."""
+    """One row's tokens and how it chooses the next; the runner keeps it and appends."""
 
     params: SamplingParams
-    token_ids: NDArray[np.int64]
-    """[tokens]: prompt and output so far, never empty; a view of a kept array will do."""
+    tokens: NDArray[np.int64]
+    """[at least num_tokens]: prompt and output so far, never empty, then room for more."""
+    num_tokens: int
     num_prompt_tokens: int
+    is_plain: bool = field(init=False)
+    """Whether all it ever wants is the best token, once `min_new_tokens` are there."""
+
+    def __post_init__(self) -> None:
+        """Settle what stays as it is."""
+        params = self.params
+        is_changed = params.has_penalty or params.logit_bias or params.watermark
+        self.is_plain = not (params.do_sample or params.num_top_logprobs or is_changed)
+
+    @property
+    def token_ids(self) -> NDArray[np.int64]:
+        """[num_tokens]: prompt and output so far."""
+        return self.tokens[: self.num_tokens]
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Count what was generated so far."""
+        return self.num_tokens - self.num_prompt_tokens
+
+    def append(self, token_id: int) -> None:
+        """Take the chosen token."""
+        self.tokens[self.num_tokens] = token_id
+        self.num_tokens += 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +94,10 @@ class Sampler:
         watermark_gamma: float,
         watermark_delta: float,
         device: torch.device,
+        kernels: Kernels | None = None,
     ) -> None:
+        """With kernels, rows that are plainly greedy are theirs, where the logits have tops."""
+        self._kernels = kernels
         self._reader = Reader(vocab_size, device)
         self._penalties = Penalties(
             vocab_size, eos_token_ids, watermark_gamma, watermark_delta, device
@@ -76,26 +105,18 @@ class Sampler:
         self._penalised = torch.empty(0, vocab_size, device=device)
 
     @torch.inference_mode()
-    def sample(self, logits: torch.Tensor, rows: Sequence[SamplerRow]) -> list[SampleResult]:
-        """Choose a token from `logits` [rows, at least vocab], any float type, for each row.
+    def sample(self, logits: Logits, rows: Sequence[SamplerRow]) -> list[SampleResult]:
+        """Choose a token from each row of logits, which has this row's parameters.
 
-        Columns beyond the vocabulary are never chosen; `logits` is only read. A row that holds a
+        Columns beyond the vocabulary are never chosen. A row that holds a
         NaN or no finite maximum gets a sentence, its neighbours their tokens.
         """
         if not rows:
             return []
-        raw = TiledLogits(logits, self._reader)
-        unchanged: list[_Ask] = []
-        changed: list[_Ask] = []
-        for slot, (row, peak) in enumerate(zip(rows, raw.peaks.tolist(), strict=True)):
-            if math.isfinite(peak):
-                (changed if self._is_changed(row) else unchanged).append(_Ask(slot, slot, row))
-        chosen = _choose(raw, unchanged)
-        if changed:
-            penalised = TiledLogits(self._penalise(logits, changed), self._reader)
-            chosen |= _choose(penalised, [replace(ask, at=at) for at, ask in enumerate(changed)])
-        shown = [ask for ask in unchanged + changed if ask.slot in chosen]
-        chosen |= _raw_logprobs(raw, shown, chosen)
+        chosen = self._choose_plainly(logits, rows)
+        if len(chosen) < len(rows):
+            others = [(slot, row) for slot, row in enumerate(rows) if slot not in chosen]
+            chosen |= self._choose(logits, others)
         return [chosen.get(slot, NOT_FINITE) for slot in range(len(rows))]
 
     @torch.inference_mode()
@@ -115,8 +136,47 @@ class Sampler:
             result += picked.masked_fill(part > last, -torch.inf)[:, 0].tolist()
         return result
 
+    def _choose_plainly(
+        self, logits: Logits, rows: Sequence[SamplerRow]
+    ) -> dict[int, SampleResult]:
+        """Leave to the kernels whoever wants no more than the best token; by slot."""
+        if self._kernels is None or logits.tops is None:
+            return {}
+        slots = [
+            slot
+            for slot, row in enumerate(rows)
+            if row.is_plain and row.num_output_tokens >= row.params.min_new_tokens
+        ]
+        if not slots:
+            return {}
+        is_shown = [rows[slot].params.logprobs is not None for slot in slots]
+        choices = self._kernels.greedy(logits, slots, is_shown=any(is_shown))
+        return {
+            slot: NOT_FINITE if token_id < 0 else Sampled(token_id, logprob if shown else None)
+            for slot, (token_id, logprob), shown in zip(slots, choices, is_shown, strict=True)
+        }
+
+    def _choose(
+        self, logits: Logits, rows: Sequence[tuple[int, SamplerRow]]
+    ) -> dict[int, SampleResult]:
+        """Choose for each (slot, row); who has no finite maximum is left out."""
+        raw = TiledLogits(logits, self._reader)
+        peaks = raw.peaks.tolist()
+        unchanged: list[_Ask] = []
+        changed: list[_Ask] = []
+        for slot, row in rows:
+            if math.isfinite(peaks[slot]):
+                (changed if self._is_changed(row) else unchanged).append(_Ask(slot, slot, row))
+        chosen = _choose(raw, unchanged)
+        if changed:
+            copies = Logits(self._penalise(logits.values, changed))
+            penalised = TiledLogits(copies, self._reader)
+            chosen |= _choose(penalised, [replace(ask, at=at) for at, ask in enumerate(changed)])
+        shown = [ask for ask in unchanged + changed if ask.slot in chosen]
+        return {**chosen, **_raw_logprobs(raw, shown, chosen)}
+
     def _is_changed(self, row: SamplerRow) -> bool:
-        return self._penalties.concern(row.params, len(row.token_ids) - row.num_prompt_tokens)
+        return self._penalties.concern(row.params, row.num_output_tokens)
 
     def _penalise(self, logits: torch.Tensor, asks: Sequence[_Ask]) -> torch.Tensor:
         """Copy rows of `logits` to float32 and change them as they ask; [rows, vocab]."""
@@ -271,4 +331,4 @@ def _rows(asks: Sequence[_Ask]) -> Ints:
 
 
 def _numbers(asks: Sequence[_Ask]) -> Floats:
-    return uniforms([ask.params.seed for ask in asks], [len(ask.row.token_ids) for ask in asks])
+    return uniforms([ask.params.seed for ask in asks], [ask.row.num_tokens for ask in asks])

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.compute.draws import Floats, Ints, invert
+from engine.compute.logits import PANEL, Logits
 
 TILE = 64
 _PIECE = 2**21
@@ -46,8 +47,19 @@ class Reader:
             piece[:, self.vocab_size :] = -torch.inf
             yield piece
 
-    def look(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield all rows as float32 pieces [some rows, tiles * 64], only to be looked at."""
+    def maxima(self, logits: Logits) -> Values:
+        """Find the largest of each tile, [rows, tiles]; NaN where one is NaN."""
+        if logits.tops is None:
+            tiles = [_tiles(piece).amax(-1).cpu() for piece in self._look(logits.values)]
+            return _to_numpy(torch.cat(tiles))
+        tops = logits.tops.numpy()
+        missing = self.num_tiles * TILE // PANEL - tops.shape[1]
+        tops = np.pad(tops, ((0, 0), (0, missing)), constant_values=-np.inf)
+        result: Values = tops.reshape(len(tops), self.num_tiles, -1).max(axis=2)
+        return result
+
+    def _look(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield all rows as `read` does, but without a copy where they are so already."""
         is_so = logits.dtype is torch.float32 and logits.shape[1] == self.num_tiles * TILE
         if is_so and logits.shape[1] == self.vocab_size and logits.is_contiguous():
             yield logits
@@ -56,14 +68,13 @@ class Reader:
 
 
 class TiledLogits:
-    """Some rows of logits [rows, at least vocab], and their tile maxima."""
+    """Some rows of logits, and their tile maxima."""
 
-    def __init__(self, logits: torch.Tensor, reader: Reader) -> None:
-        self._logits = logits
+    def __init__(self, logits: Logits, reader: Reader) -> None:
+        self._logits = logits.values
         self._reader = reader
         self.vocab_size = reader.vocab_size
-        maxima = [_tiles(piece).amax(-1).cpu() for piece in reader.look(logits)]
-        self._maxima: Values = torch.cat(maxima).numpy()
+        self._maxima = reader.maxima(logits)
         self.peaks: Values = self._maxima.max(axis=1)
         """[rows]: the largest logit; NaN where a row has a NaN."""
 

@@ -85,9 +85,7 @@ def test_in_bfloat16_a_batch_gives_each_row_what_it_gets_alone(wide):
     alone = [make_bench(wide, **limits).generate([prompt])[0] for prompt in prompts]
     assert all(len(set(answer)) >= 8 for answer in alone)
     assert make_bench(wide, **limits).generate(prompts) == alone
-    small = make_bench(
-        wide, block_size=32, num_blocks=9, max_total_tokens=128, max_input_tokens=96
-    )
+    small = make_bench(wide, block_size=32, num_blocks=9, max_total_tokens=128, max_input_tokens=96)
     assert small.generate(prompts) == alone
     assert small.scheduler.num_preempted
 

@@ -318,7 +318,7 @@ def _nll(model, rows):
             blocks = torch.arange(512 // 32).numpy()
             model.attention.plan(blocks[None, :1][:0], blocks[:0], [Context(blocks, 0, 512)])
             at = torch.arange(512)
-            logits = model.forward(row, at, at).float()
+            logits = model.forward(row, at, at).values.float()
             total += torch.nn.functional.cross_entropy(logits[:-1], row[1:]).item()
     return total / len(rows)
 

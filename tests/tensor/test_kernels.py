@@ -9,6 +9,7 @@ import torch
 from engine.compute.kernels.native import KernelsMissing, Native, load_native
 from engine.compute.kernels.reference import Reference
 from engine.compute.kernels.table import Epilogue, Heads, Layer, Paged, Turns, interleaved
+from engine.compute.logits import Logits
 
 TOLERANCE = 0.008
 """Two roundings to bfloat16."""
@@ -62,7 +63,7 @@ def test_a_product_is_the_references(native, reference, num_rows, n, k, has_bias
     x, weight, bias = random(num_rows, k), random(n, k), random(n) if has_bias else None
     width = n // 2 if epilogue is Epilogue.SILU_MUL else n
     before = random(num_rows, width)
-    got = before.to(epilogue.dtype(torch.bfloat16), copy=True)
+    got = before.clone()
     native.linear(x, native.pack(weight, bias), got, epilogue)
     expected = before.float()
     packed = reference.pack(weight.float(), None if bias is None else bias.float())
@@ -97,7 +98,7 @@ def test_a_product_of_8_bits_is_that_of_the_rounded_numbers(
     x, weight, bias = random(num_rows, k), random(n, k), random(n) if has_bias else None
     before = random(num_rows, n // 2 if epilogue is Epilogue.SILU_MUL else n)
     before[0, 0] = 0.0
-    got = before.to(epilogue.dtype(torch.bfloat16), copy=True)
+    got = before.clone()
     native.linear(x, native.pack(weight, bias, is_int8=True), got, epilogue)
     expected = before.float()
     packed = reference.pack(to_bytes(weight, k), None if bias is None else bias.float())
@@ -108,18 +109,41 @@ def test_a_product_of_8_bits_is_that_of_the_rounded_numbers(
 def test_8_bits_hold_a_row_and_a_column_of_zeros(native):
     x, weight = random(2, 64), random(33, 64)
     x[0], weight[32] = 0, 0
-    out = torch.ones(2, 33)
-    native.linear(x, native.pack(weight, is_int8=True), out, Epilogue.FLOAT)
-    assert (out[0] == 0).all()
-    assert (out[:, 32] == 0).all()
-    assert (out[1, :32] != 0).all()
+    out = Logits(torch.ones(2, 33), torch.ones(2, 2))
+    native.logits(x, native.pack(weight, is_int8=True), out)
+    assert (out.values[0] == 0).all()
+    assert (out.values[:, 32] == 0).all()
+    assert (out.values[1, :32] != 0).all()
+    assert (out.tops[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("is_int8", [False, True])
+@pytest.mark.parametrize(("num_rows", "n", "k"), [(1, 32, 64), (15, 151, 128), (30, 320, 36)])
+def test_logits_and_the_largest_of_their_panels_are_the_references(
+    native, reference, num_rows, n, k, is_int8
+):
+    x, weight, bias = random(num_rows, k), random(n, k), random(n)
+    if is_int8:
+        x, weight = (to_bytes(numbers, k).bfloat16() for numbers in (x, weight))
+    got, expected = (
+        Logits(torch.empty(num_rows, n), torch.empty(num_rows, -(-n // 32))) for _ in range(2)
+    )
+    native.logits(x, native.pack(weight, bias, is_int8=is_int8), got)
+    reference.logits(x.float(), reference.pack(weight.float(), bias.float()), expected)
+    assert (got.values - expected.values).abs().max() < 0.02 * expected.values.abs().max()
+    panels = torch.nn.functional.pad(got.values, (0, -n % 32), value=-torch.inf)
+    assert torch.equal(got.tops, panels.unflatten(1, (-1, 32)).amax(-1))
+    x[0, 3] = torch.nan
+    native.logits(x, native.pack(weight, bias, is_int8=is_int8), got)
+    assert got.tops[0].isnan().all()
+    assert got.tops[1:].isfinite().all()
 
 
 @pytest.mark.parametrize("n", [1, 31, 33, 100, 151])
-@pytest.mark.parametrize("epilogue", [Epilogue.STORE, Epilogue.ADD, Epilogue.FLOAT])
+@pytest.mark.parametrize("epilogue", [Epilogue.STORE, Epilogue.ADD])
 def test_a_product_of_any_width_writes_its_own_columns_only(native, reference, n, epilogue):
     x, weight, bias = random(17, 64), random(n, 64), random(n)
-    room = torch.full((17 * n + 64,), 7.0, dtype=epilogue.dtype(torch.bfloat16))
+    room = torch.full((17 * n + 64,), 7.0, dtype=torch.bfloat16)
     got = room[: 17 * n].view(17, n)
     native.linear(x, native.pack(weight, bias), got, epilogue)
     expected = torch.full((17, n), 7.0)
@@ -174,7 +198,9 @@ def caches_of(kernels, num_kv_heads, num_blocks, block_size, dim, seed=1):
     generator = torch.Generator().manual_seed(seed)
     size = (num_kv_heads, num_blocks * block_size, dim)
     new = [torch.randn(size, generator=generator).bfloat16().to(kernels.dtype) for _ in range(2)]
-    caches = [torch.zeros(num_kv_heads, num_blocks, block_size, dim, dtype=kernels.dtype) for _ in new]
+    caches = [
+        torch.zeros(num_kv_heads, num_blocks, block_size, dim, dtype=kernels.dtype) for _ in new
+    ]
     kernels.write(*new, torch.arange(size[1]), *caches)
     return caches
 
@@ -272,7 +298,9 @@ def test_layers_together_are_the_references(native, window, is_biased, is_int8):
             qkv, out, gate_up, down = (kernels.pack(*pair, is_int8=is_int8) for pair in pairs)
             head = (norm, qkv, q_norm, k_norm, window, 32**-0.5)
             layers.append(Layer(*head, out, mlp_norm, gate_up, down))
-        k, v = zip(*(caches_of(kernels, 2, num_blocks, 32, 32, seed) for seed in (1, 2)))
+        k, v = zip(
+            *(caches_of(kernels, 2, num_blocks, 32, 32, seed) for seed in (1, 2)), strict=True
+        )
         got[kernels] = x.clone()
         kernels.decoder(heads, 1e-6, layers, k, v).add(got[kernels], paged, turns)
     assert (got[native] - x).abs().max() > 1
@@ -353,7 +381,7 @@ def test_a_library_that_is_none_is_told(tmp_path):
     ],
 )
 def test_a_library_that_cannot_run_here_is_told(tmp_path, version, missing, reason, native):
-    names = "pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
+    names = "greedy pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
     names += " attend attend_can attend_scratch decode"
     lines = [f"void millrace_{name}() {{}}" for name in names.split()]
     lines += [f"long millrace_version() {{ return {version}; }}"]

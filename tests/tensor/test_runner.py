@@ -101,7 +101,7 @@ def test_prompt_logprobs_are_the_models_own_however_the_prompt_is_chunked(model)
     sequence = bench.submit(prompt, prompt_logprobs=True, max_new_tokens=2)
     run(bench)
     plan_alone(model, len(prompt))
-    logits = model.forward(ids, torch.arange(30), torch.arange(30)).float().log_softmax(-1)
+    logits = model.forward(ids, torch.arange(30), torch.arange(30)).values.float().log_softmax(-1)
     expected = logits[torch.arange(29), ids[1:]].tolist()
     assert sequence.prompt_logprobs == pytest.approx(expected, abs=1e-4)
 
@@ -113,7 +113,7 @@ def test_raw_logprobs_of_a_greedy_row_are_the_log_softmax_of_its_logits(model):
     _, output = bench.step()
     sampled = output.rows[0].sampled[0]
     plan_alone(model, len(prompt))
-    logits = model.forward(torch.tensor(prompt), torch.arange(9), torch.tensor([8]))[0]
+    logits = model.forward(torch.tensor(prompt), torch.arange(9), torch.tensor([8])).values[0]
     expected = logits.float().log_softmax(-1)
     assert sampled.token_id == int(expected.argmax())
     assert sampled.logprob == pytest.approx(float(expected.max()), abs=1e-4)

@@ -16,6 +16,9 @@ from transformers.generation.logits_process import (
 from engine.batch import Sampled
 from engine.compute import sampler as sampler_module
 from engine.compute.draws import uniforms
+from engine.compute.kernels.native import KernelsMissing, load_native
+from engine.compute.kernels.reference import Reference
+from engine.compute.logits import PANEL, Logits
 from engine.compute.sampler import NOT_FINITE, Sampler, SamplerRow
 from engine.sampling_params import LogprobsMode, SamplingParams
 
@@ -33,7 +36,8 @@ def params(**fields):
 
 
 def row(token_ids=HISTORY, num_prompt_tokens=NUM_PROMPT, **fields):
-    return SamplerRow(params(**fields), np.array(token_ids, dtype=np.int64), num_prompt_tokens)
+    tokens = np.array(token_ids, dtype=np.int64)
+    return SamplerRow(params(**fields), tokens, len(tokens), num_prompt_tokens)
 
 
 def make_sampler(vocab_size, **fields):
@@ -46,8 +50,18 @@ def random_logits(num_rows, width, seed=0, dtype=torch.float32, scale=3.0):
     return (torch.randn(num_rows, width, generator=generator) * scale).to(dtype)
 
 
-def sample(logits, *rows, **fields):
-    return make_sampler(fields.pop("vocab_size", logits.shape[1]), **fields).sample(logits, rows)
+def given(logits, has_tops=False):
+    """Make logits as a head gives them."""
+    if not has_tops:
+        return Logits(logits)
+    missing = -logits.shape[1] % PANEL
+    panels = torch.nn.functional.pad(logits, (0, missing), value=-math.inf)
+    return Logits(logits, panels.unflatten(1, (-1, PANEL)).amax(-1))
+
+
+def sample(logits, *rows, has_tops=False, **fields):
+    sampler = make_sampler(fields.pop("vocab_size", logits.shape[1]), **fields)
+    return sampler.sample(given(logits, has_tops), rows)
 
 
 # The reference: one row, in double precision, by whole softmax and whole sort.
@@ -289,11 +303,11 @@ def test_a_row_gets_the_same_alone_and_in_any_batch_in_any_order(vocab_size, dty
     num_rows = 45
     logits, rows = random_logits(num_rows, vocab_size, 11, dtype), mixed_rows(num_rows)
     sampler = make_sampler(vocab_size)
-    together = sampler.sample(logits, rows)
-    alone = [sampler.sample(logits[i : i + 1], rows[i : i + 1])[0] for i in range(num_rows)]
+    together = sampler.sample(given(logits), rows)
+    alone = [sampler.sample(given(logits[i : i + 1]), rows[i : i + 1])[0] for i in range(num_rows)]
     assert together == alone  # to the last bit of every logprob
     order = np.random.default_rng(0).permutation(num_rows)[: num_rows // 2]
-    shuffled = sampler.sample(logits[order], [rows[i] for i in order])
+    shuffled = sampler.sample(given(logits[order]), [rows[i] for i in order])
     assert shuffled == [together[i] for i in order]
 
 
@@ -307,8 +321,8 @@ def test_a_row_gets_the_same_alone_and_in_a_batch_at_151936_tokens():
     ]
     logits = random_logits(len(rows), BIG, 4, torch.bfloat16, scale=2.0)
     sampler = make_sampler(BIG)
-    together = sampler.sample(logits, rows)
-    assert together == [sampler.sample(logits[i : i + 1], [rows[i]])[0] for i in range(5)]
+    together = sampler.sample(given(logits), rows)
+    assert together == [sampler.sample(given(logits[i : i + 1]), [rows[i]])[0] for i in range(5)]
     assert together[2] == Sampled(
         int(logits[2].float().argmax()),
         pytest.approx(logits[2].double().log_softmax(-1).max().item(), abs=1e-5),
@@ -589,3 +603,67 @@ def test_a_strided_view_of_the_logits_will_do():
     logits = random_logits(90, 640)
     rows = mixed_rows(45)
     assert sample(logits[::2], *rows) == sample(logits[::2].contiguous(), *rows)
+
+
+# -- plainly greedy rows are left to kernels
+
+
+@pytest.fixture(params=["native", "reference"])
+def kernels(request):
+    if request.param == "reference":
+        return Reference(torch.float32)
+    try:
+        return load_native()
+    except KernelsMissing as missing:
+        if "this processor has no" in str(missing):
+            pytest.skip(str(missing))
+        raise
+
+
+@pytest.mark.parametrize("vocab_size", [1, 15, 64, 1000, BIG])
+@pytest.mark.parametrize("mode", [None, RAW, WARPED])
+def test_kernels_choose_what_is_chosen_without_them(kernels, vocab_size, mode):
+    logits = random_logits(5, vocab_size)
+    logits[1, vocab_size // 2 :] = logits[1, vocab_size // 3] = 50.0
+    rows = [row(logprobs=mode) for _ in logits]
+    expected = sample(logits, *rows)
+    got = sample(logits, *rows, has_tops=True, kernels=kernels)
+    assert [one.token_id for one in got] == [one.token_id for one in expected]
+    if mode is None:
+        assert [one.logprob for one in got] == [None] * 5
+    else:
+        ours, theirs = ([one.logprob for one in each] for each in (got, expected))
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_kernels_tell_rows_without_a_finite_maximum(kernels):
+    logits = random_logits(6, 200)
+    logits[0, 199], logits[1, 3], logits[2] = math.nan, math.inf, -math.inf
+    logits[3, 5:] = -math.inf
+    got = sample(logits, *[row(logprobs=RAW) for _ in logits], has_tops=True, kernels=kernels)
+    assert [one == NOT_FINITE for one in got] == [True] * 3 + [False] * 3
+
+
+def test_a_greedy_row_gets_the_same_bits_from_kernels_beside_any_others(kernels):
+    logits = random_logits(4, BIG)
+    greedy, others = row(logprobs=RAW), [row(do_sample=True), row(repetition_penalty=1.2)]
+    alone = sample(logits[2:3], greedy, has_tops=True, kernels=kernels)[0]
+    together = sample(logits, *others, greedy, row(), has_tops=True, kernels=kernels)
+    assert together[2] == alone
+    assert together[:2] == sample(logits[:2], *others)
+    assert together[3].logprob is None
+
+
+@pytest.mark.parametrize("vocab_size", [31, 64, 1000])
+def test_what_the_head_saw_of_its_logits_changes_nothing(vocab_size):
+    logits = random_logits(6, vocab_size)
+    logits[5, vocab_size - 1] = math.nan
+    rows = [
+        row(),
+        row(do_sample=True, seed=3, logprobs=RAW, num_top_logprobs=3),
+        row(do_sample=True, top_k=5),
+        row(do_sample=True, top_p=0.7),
+        row(repetition_penalty=1.4),
+        row(),
+    ]
+    assert sample(logits, *rows, has_tops=True) == sample(logits, *rows)

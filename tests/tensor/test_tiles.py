@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.compute.logits import Logits
 from engine.compute.tiles import Reader, TiledLogits
 
 CPU = torch.device("cpu")
@@ -19,7 +20,7 @@ def test_two_level_best_is_a_full_stable_sort(vocab_size, width_beyond, dtype):
         logits[:, vocab_size:] = 99.0
         logits[1, : vocab_size // 2] = -torch.inf
         logits[2] = 1.0
-        tiled = TiledLogits(logits, Reader(vocab_size, CPU))
+        tiled = TiledLogits(Logits(logits), Reader(vocab_size, CPU))
         full = logits[:, :vocab_size].float().sort(descending=True, stable=True)
         for k in (1, 3, 64, 69):
             values, ids = tiled.best(np.array([0, 2, 3]), k)

@@ -41,10 +41,10 @@ struct Step {
 
 static void multiply(const bf16* x, const Step& s, const Linear& w, bf16* y, Epilogue epilogue) {
   if (w.scales == nullptr)
-    millrace_linear(x, s.num_tokens, w.k, (const bf16*)w.packed, w.bias, w.n, y, epilogue);
+    millrace_linear(x, s.num_tokens, w.k, (const bf16*)w.packed, w.bias, w.n, y, nullptr, epilogue);
   else
     millrace_linear_int8(x, s.num_tokens, w.k, (const uint8_t*)w.packed, w.scales, w.bias, w.n, y,
-                         epilogue, s.room);
+                         nullptr, epilogue, s.room);
 }
 
 FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* step) {

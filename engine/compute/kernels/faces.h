@@ -5,13 +5,14 @@
 #include "common.h"
 
 // What becomes of a product: stored, added to what is there, silu(gate) * factor of interleaved
-// columns, stored as float.
-enum Epilogue { STORE, ADD, SILU_MUL, FLOAT };
+// columns, stored as float beside the largest of each panel.
+enum Epilogue { STORE, ADD, SILU_MUL, LOGITS };
 
 FACE void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed);
 
 FACE void millrace_linear(const bf16* x, int64_t m, int64_t k, const bf16* packed,
-                          const bf16* bias, int64_t n, void* y, int64_t epilogue);
+                          const bf16* bias, int64_t n, void* y, float* tops,
+                          int64_t epilogue);
 
 FACE void millrace_pack_int8(const bf16* weight, int64_t n, int64_t k, uint8_t* packed,
                              float* scales);
@@ -20,7 +21,7 @@ FACE int64_t millrace_int8_room(int64_t m, int64_t k);
 
 FACE void millrace_linear_int8(const bf16* x, int64_t m, int64_t k, const uint8_t* packed,
                                const float* scales, const bf16* bias, int64_t n, void* y,
-                               int64_t epilogue, char* room);
+                               float* tops, int64_t epilogue, char* room);
 
 FACE void millrace_rms_norm(const bf16* x, int64_t m, int64_t n, const bf16* w, float epsilon,
                             bf16* y);
@@ -44,3 +45,6 @@ FACE void millrace_attend(const bf16* queries, int64_t query_stride, int64_t num
                           int64_t num_blocks, int64_t block_size, const int64_t* tables,
                           int64_t table_stride, const int64_t* rows, const int64_t* positions,
                           int64_t window, float scale, char* scratch, bf16* out);
+
+FACE void millrace_greedy(const float* logits, const float* tops, int64_t n, const int64_t* rows,
+                          int64_t m, int64_t* ids, float* logprobs);

@@ -21,9 +21,9 @@ class Library:
         self.version = self._function("version", c_int64)
         self.missing = self._function("missing", c_char_p)
         self.pack = self._function("pack", None, "piip")
-        self.linear = self._function("linear", None, "piippipi")
+        self.linear = self._function("linear", None, "piippippi")
         self.pack_int8 = self._function("pack_int8", None, "piipp")
-        self.linear_int8 = self._function("linear_int8", None, "piipppipip")
+        self.linear_int8 = self._function("linear_int8", None, "piipppippip")
         self.int8_room = self._function("int8_room", c_int64, "ii")
         self.rms_norm = self._function("rms_norm", None, "piipfp")
         self.rope_write = self._function("rope_write", None, "piiiippfppppppii")
@@ -31,6 +31,7 @@ class Library:
         self.attend_can = self._function("attend_can", c_int64, "iii")
         self.attend_scratch = self._function("attend_scratch", c_int64, "ii")
         self.attend = self._function("attend", None, "piiiiippiipippifpp")
+        self.greedy = self._function("greedy", None, "ppipipp")
         self.decode = self._function("decode", None)
         self.decode.argtypes = [POINTER(ShapeStruct), POINTER(LayerStruct), POINTER(StepStruct)]
 

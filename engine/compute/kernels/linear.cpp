@@ -13,7 +13,7 @@ struct Bf16Product {
   int64_t panel_bytes() const { return PANEL * k * 2; }
 
   template <int ROWS, int EPILOGUE>
-  void multiply(const Tile& tile, char* y, int64_t y_bytes) const {
+  void multiply(const Tile& tile, const Out& out) const {
     const bf16* rows = x + tile.row * k;
     __m512 low[ROWS], high[ROWS];
     __m512 bias0 = _mm512_setzero_ps(), bias1 = bias0;
@@ -26,7 +26,7 @@ struct Bf16Product {
     add_products<ROWS>(rows, k, tile.weights, k / 2, tile.later, tile.stride, low, high);
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r)
-      finish<EPILOGUE>(y + r * y_bytes, tile.column, n, low[r], high[r]);
+      finish<EPILOGUE>(out, tile.row + r, tile.column, low[r], high[r]);
   }
 };
 
@@ -41,7 +41,8 @@ FACE void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed) 
 
 // x [m, k]
 FACE void millrace_linear(const bf16* x, int64_t m, int64_t k, const bf16* packed,
-                          const bf16* bias, int64_t n, void* y, int64_t epilogue) {
+                          const bf16* bias, int64_t n, void* y, float* tops,
+                          int64_t epilogue) {
   const Bf16Product product = {x, k, (const char*)packed, bias, n};
-  multiply_to(product, m, y, epilogue);
+  multiply_to(product, m, y, tops, epilogue);
 }

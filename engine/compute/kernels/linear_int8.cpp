@@ -73,7 +73,7 @@ struct Int8Product {
   int64_t panel_bytes() const { return PANEL * k; }
 
   template <int ROWS, int EPILOGUE>
-  void multiply(const Tile& tile, char* y, int64_t y_bytes) const {
+  void multiply(const Tile& tile, const Out& out) const {
     alignas(64) float sums[ROWS][PANEL] = {};
     for (int64_t g = 0; g < num_groups(k); ++g) {
       const int64_t step = g * GROUP / 4;
@@ -88,7 +88,7 @@ struct Int8Product {
     const __m512 scale0 = _mm512_maskz_loadu_ps(m0, scales + c);
     const __m512 scale1 = _mm512_maskz_loadu_ps(m1, scales + c + 16);
     for (int r = 0; r < ROWS; ++r)
-      finish<EPILOGUE>(y + r * y_bytes, c, n,
+      finish<EPILOGUE>(out, tile.row + r, c,
                        _mm512_fmadd_ps(_mm512_load_ps(sums[r]), scale0, bias0),
                        _mm512_fmadd_ps(_mm512_load_ps(sums[r] + 16), scale1, bias1));
   }
@@ -160,10 +160,10 @@ FACE int64_t millrace_int8_room(int64_t m, int64_t k) { return m * (k + 8 * num_
 
 // x [m, k], quantised in `room`
 FACE void millrace_linear_int8(const bf16* x, int64_t m, int64_t k, const uint8_t* packed,
-                               const float* scales, const bf16* bias, int64_t n, void* y,
+                               const float* scales, const bf16* bias, int64_t n, void* y, float* tops,
                                int64_t epilogue, char* room) {
   const Rows rows(room, m, k);
   quantise(x, m, k, rows);
   const Int8Product product = {rows, k, (const char*)packed, scales, bias, n};
-  multiply_to(product, m, y, epilogue);
+  multiply_to(product, m, y, tops, epilogue);
 }

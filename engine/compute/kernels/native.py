@@ -20,11 +20,14 @@ from engine.compute.kernels.library import (
     layer_struct,
     pointer,
 )
-from engine.compute.kernels.table import Epilogue, Heads, Layer, Packed, Paged, Turns
+from engine.compute.kernels.table import Choice, Epilogue, Heads, Layer, Packed, Paged, Turns
+from engine.compute.logits import Logits
 from engine.errors import EngineError
 
 _VERSION = 3
 _PANEL = 32
+_LOGITS = 3
+"""The epilogue that is no Epilogue, since it writes two tensors."""
 _PLACES = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
 _BFLOAT16 = torch.bfloat16
 
@@ -76,12 +79,22 @@ class Native:
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
     ) -> None:
         """Multiply `x [rows, in]` into `out [rows, out]`, which the epilogue says how to change."""
-        num_rows, k = x.shape
         width = weight.n // 2 if epilogue is Epilogue.SILU_MUL else weight.n
+        _check(out, (len(x), width))
+        self._multiply(x, weight, out, None, epilogue.value)
+
+    def logits(self, x: Tensor, weight: Packed, out: Logits) -> None:
+        """Multiply `x [rows, in]` into `out`, for as many rows."""
+        _check_logits(out, len(x), weight.n)
+        self._multiply(x, weight, out.values, out.tops, _LOGITS)
+
+    def _multiply(
+        self, x: Tensor, weight: Packed, out: Tensor, tops: Tensor | None, epilogue: int
+    ) -> None:
+        num_rows, k = x.shape
         _check(x, (num_rows, weight.k))
-        _check(out, (num_rows, width), epilogue.dtype(_BFLOAT16))
         given = x.data_ptr(), num_rows, k, weight.data.data_ptr()
-        rest = pointer(weight.bias), weight.n, out.data_ptr(), epilogue.value
+        rest = pointer(weight.bias), weight.n, out.data_ptr(), pointer(tops), epilogue
         if weight.scales is None:
             self._library.linear(*given, *rest)
         else:
@@ -198,6 +211,20 @@ class Native:
             self.scratch(num_heads // num_kv_heads, paged.tables.shape[1] * block_size),
             out.data_ptr(),
         )
+
+    def greedy(self, logits: Logits, rows: Sequence[int], *, is_shown: bool) -> list[Choice]:
+        """Choose the best of some rows of logits, with its logprob if shown."""
+        num_logits, width = logits.values.shape
+        tops = _check_logits(logits, num_logits, width)
+        if not 0 <= min(rows) <= max(rows) < num_logits:
+            raise ValueError(f"a kernel wants rows of {num_logits}. Given: {rows}")
+        places = torch.tensor(rows)
+        ids = torch.empty_like(places)
+        logprobs = torch.empty(len(rows)) if is_shown else None
+        given = logits.values.data_ptr(), tops.data_ptr(), width, places.data_ptr(), len(rows)
+        self._library.greedy(*given, ids.data_ptr(), pointer(logprobs))
+        shown = [None] * len(rows) if logprobs is None else logprobs.tolist()
+        return list(zip(ids.tolist(), shown, strict=True))
 
     def scratch(self, group: int, max_length: int) -> int:
         """Give a pointer to room for attention over so many tokens."""
@@ -331,6 +358,14 @@ def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = _BFLOAT1
             f"a kernel wants {dtype} {list(shape)} without gaps. "
             f"Given: {tensor.dtype} {list(tensor.shape)}, strides {tensor.stride()}"
         )
+
+
+def _check_logits(logits: Logits, num_rows: int, width: int) -> Tensor:
+    """Check both tensors; return the second."""
+    _check(logits.values, (num_rows, width), torch.float32)
+    tops = torch.empty(0) if logits.tops is None else logits.tops
+    _check(tops, (num_rows, -(-width // _PANEL)), torch.float32)
+    return tops
 
 
 def _check_paged(paged: Paged, num_tokens: int) -> None:

@@ -5,9 +5,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, pad, scaled_dot_product_attention, silu
 
-from engine.compute.kernels.table import LANES, Epilogue, Heads, Layer, Packed, Paged, Turns
+from engine.compute.kernels.table import (
+    LANES,
+    Choice,
+    Epilogue,
+    Heads,
+    Layer,
+    Packed,
+    Paged,
+    Turns,
+)
+from engine.compute.logits import PANEL, Logits
 
 
 class Reference:
@@ -96,6 +106,22 @@ class Reference:
             query = queries[token].unflatten(0, (k.shape[0], -1))
             attended = scaled_dot_product_attention(query, keys, values, scale=scale)
             out[token] = attended.flatten(0, 1)
+
+    def logits(self, x: Tensor, weight: Packed, out: Logits) -> None:
+        """Multiply `x [rows, in]` into `out`, for as many rows."""
+        out.values.copy_(linear(x, weight.data, weight.bias))
+        assert out.tops is not None
+        missing = -out.values.shape[1] % PANEL
+        panels = pad(out.values, (0, missing), value=-torch.inf).unflatten(1, (-1, PANEL))
+        torch.amax(panels, -1, out=out.tops)
+
+    def greedy(self, logits: Logits, rows: Sequence[int], *, is_shown: bool) -> list[Choice]:
+        """Choose the best of some rows of logits, with its logprob if shown."""
+        picked = logits.values[list(rows)]
+        peaks, ids = picked.max(-1)
+        ids = ids.masked_fill(~peaks.isfinite(), -1)
+        logprobs = (peaks - picked.logsumexp(-1)).tolist() if is_shown else [None] * len(ids)
+        return list(zip(ids.tolist(), logprobs, strict=True))
 
     def decoder(
         self,

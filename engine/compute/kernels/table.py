@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from engine.compute.logits import Logits
+
 LANES = 16
 """Columns of the gate and of what it multiplies alternate in groups of so many."""
 
@@ -20,12 +22,6 @@ class Epilogue(IntEnum):
     """Added to what is there."""
     SILU_MUL = 2
     """The weight is `interleaved`: silu(gate) * other is stored, half as wide."""
-    FLOAT = 3
-    """Stored as float32."""
-
-    def dtype(self, own: torch.dtype) -> torch.dtype:
-        """Say what type the result has."""
-        return torch.float32 if self is Epilogue.FLOAT else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +90,10 @@ class Paged:
     """`[rows, blocks]`: what stands behind a row's last block does not matter."""
 
 
+Choice = tuple[int, float | None]
+"""A token's id and its logprob."""
+
+
 class Kernels(Protocol):
     """The operations of a decoder, in C++ (native.py) or in plain torch (reference.py)."""
 
@@ -110,6 +110,10 @@ class Kernels(Protocol):
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
     ) -> None:
         """Multiply `x [rows, in]` into `out [rows, out]`, which the epilogue says how to change."""
+        ...
+
+    def logits(self, x: Tensor, weight: Packed, out: Logits) -> None:
+        """Multiply `x [rows, in]` into `out`, for as many rows, with its tops."""
         ...
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
@@ -141,6 +145,14 @@ class Kernels(Protocol):
         """Attend each token's queries, `[tokens, heads, dim]`, to what the token sees.
 
         `k` and `v` are a layer's cache, as in `write`; `out` is like the queries.
+        """
+        ...
+
+    def greedy(self, logits: Logits, rows: Sequence[int], *, is_shown: bool) -> list[Choice]:
+        """Choose the best of some rows, at least one, of logits that have tops.
+
+        The lowest id among equals, -1 where a row has a NaN or its maximum is not finite; with the
+        logprob if it is to be shown.
         """
         ...
 
