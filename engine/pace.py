@@ -16,7 +16,7 @@ class Pace:
     """Learns what a step without prompts takes, and what prompt tokens add to it.
 
     A step with prompts may take `max_step_s`. Without that, a step without prompts and as much
-    again for each sequence that enters, up to three: a lone newcomer doubles the others' gaps, and
+    again for each sequence that enters, up to two: a lone newcomer doubles the others' gaps, and
     a line is let in before rows stand empty. It enters piece by piece, so that those who came
     together do not also end together. Never less than `min_tokens` enter, so that steps which are
     too long without them starve nobody.
