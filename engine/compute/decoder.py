@@ -1,7 +1,7 @@
 """Decoder: dense Llama-like models as one loop over a table of tensors, with kernels of our own.
 
-A second way to run what Model has loaded: found by its parts' names, checked against the library's
-modules on a few tokens before those give up their weights. Everything else stays with the modules.
+A second way to run what Model has loaded: found by its parts' names, each layer checked against the
+library's on a few tokens before it gives up its weights. Everything else stays with the modules.
 """
 
 import logging
@@ -75,34 +75,35 @@ class Decoder:
         self._joined_layers().add(x, paged, self._turns)
         return self._logits_of(x if len(logits_at) == len(x) else x[logits_at])
 
-    def take(self, module: Any, *, is_int8: bool) -> None:
-        """Pack the weights of layer after layer; a layer is gone before the next is packed."""
-        layers = module.model.layers
-        for place, layer in enumerate(layers):
-            self._layers.append(self._pack_layer(layer, place, is_int8=is_int8))
-            layers[place] = nn.Identity()
-        if is_int8:
-            self._head = _pack(self._kernels, module.lm_head, is_int8=True)
-        module.lm_head = nn.Identity()
+    def take(self, module: Any, trace: "Trace", *, is_int8: bool) -> str | None:
+        """Pack the weights of layer after layer; a layer is gone before the next is packed.
 
-    def differs(self, layers: nn.ModuleList, trace: "Trace") -> str | None:
-        """Say which part gives something else than it gave for the library, None if none does.
-
-        The attention is planned for the trace's tokens.
+        Each is compared first: returns which part gives something else than it gave for the
+        library, None if none does. The attention is planned for the trace's tokens.
         """
         if not torch.equal(self._embedding[trace.token_ids], trace.entered[0]):
             return "its embedding"
-        cache = self._attention.cache
+        layers = module.model.layers
         for place, layer in enumerate(layers):
-            x = trace.entered[place].clone()
-            packed = [self._pack_layer(layer, place)]
-            k, v = [cache.k[place]], [cache.v[place]]
-            one = self._kernels.decoder(self._heads, self._epsilon, packed, k, v)
-            one.add(x, self._attention.paged, self._turns)
-            if not _is_near(x, trace.entered[place + 1], trace.entered[place]):
+            packed = self._pack_layer(layer, place)
+            if self._differs(packed, place, trace):
                 return f"layer {place}"
+            self._layers.append(self._pack_layer(layer, place, is_int8=True) if is_int8 else packed)
+            layers[place] = nn.Identity()
         logits = self._logits_of(trace.entered[-1]).values
-        return None if _is_near(logits, trace.logits, 0) else "its head"
+        if not _is_near(logits, trace.logits, 0):
+            return "its head"
+        if is_int8:
+            self._head = _pack(self._kernels, module.lm_head, is_int8=True)
+        module.lm_head = nn.Identity()
+        return None
+
+    def _differs(self, layer: Layer, place: int, trace: "Trace") -> bool:
+        cache, x = self._attention.cache, trace.entered[place].clone()
+        k, v = [cache.k[place]], [cache.v[place]]
+        one = self._kernels.decoder(self._heads, self._epsilon, [layer], k, v)
+        one.add(x, self._attention.paged, self._turns)
+        return not _is_near(x, trace.entered[place + 1], trace.entered[place])
 
     def _joined_layers(self) -> DecoderLayers:
         """Join the layers to the attention's cache when that is another one."""
@@ -195,7 +196,7 @@ def take_over(
     *,
     is_int8: bool,
 ) -> Decoder | None:
-    """Give the decoder for a module that `matches`, which loses its layers; None if it differs.
+    """Give the decoder for a module that `matches`; None if it differs, and then it is spoiled.
 
     The attention is planned for the trace's tokens as one chunk. What is compared is not quantised
     yet.
@@ -206,9 +207,8 @@ def take_over(
     part = _unlike(module, attention)
     if part is None:
         decoder = Decoder(module, kernels, attention, max_position)
-        part = decoder.differs(module.model.layers, trace)
+        part = decoder.take(module, trace, is_int8=is_int8)
         if part is None:
-            decoder.take(module, is_int8=is_int8)
             return decoder
     logger.info("the library's modules run: %s is not as in a Llama", part)
     return None

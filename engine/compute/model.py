@@ -6,7 +6,8 @@ load that ragged rows give what the library gives; what cannot run so is refused
 
 import inspect
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,7 @@ class Model:
 
     def __init__(self, config: EngineConfig, kernels: Kernels | None = None) -> None:
         self.device = _device(config.device)
-        hub = {
-            "revision": config.revision,
-            "cache_dir": config.cache_dir,
-            "trust_remote_code": config.trust_remote_code,
-        }
-        self._config: Any = _from_pretrained(AutoConfig, config.model, **hub)
+        self._config: Any = _from_pretrained(AutoConfig, config.model, **_hub(config))
         self.dtype = _dtype(config.dtype, self._config, self.device)
         is_fitting = kernels is not None and kernels.dtype is self.dtype
         self._kernels = kernels if is_fitting and self.device.type == "cpu" else None
@@ -62,17 +58,8 @@ class Model:
         name = f"millrace_{id(self.attention)}"
         AttentionInterface.register(name, self.attention.attend)
         AttentionMaskInterface.register(name, lambda *args, **kwargs: None)
-        logger.info("loading weights of %s as %s on %s", config.model, self.dtype, self.device)
-        self._module, report = _from_pretrained(
-            AutoModelForCausalLM,
-            config.model,
-            dtype=self.dtype,
-            attn_implementation="eager",
-            output_loading_info=True,
-            **hub,
-        )
-        _check_complete(config.model, report["missing_keys"])
-        self._module.eval().requires_grad_(False).to(self.device)
+        load = partial(_load_module, config, self.dtype, self.device)
+        self._module = load()
         text_config = self._module.config.get_text_config()
         self.num_parameters = sum(p.numel() for p in self._module.parameters())
         self.vocab_size = int(text_config.vocab_size)
@@ -81,7 +68,7 @@ class Model:
         self._takes_positions = "position_ids" in _parameters(self._module)
         self._takes_logits_to_keep = "logits_to_keep" in _parameters(self._module)
         with torch.inference_mode():
-            self._prepare(text_config, name)
+            self._prepare(text_config, name, load)
 
     @property
     def shapes(self) -> list[LayerShape]:
@@ -103,11 +90,12 @@ class Model:
         logits: Tensor = self._module(input_ids=token_ids[None], **options).logits[0]
         return Logits(logits if self._takes_logits_to_keep else logits[logits_at])
 
-    def _prepare(self, text_config: Any, name: str) -> None:
+    def _prepare(self, text_config: Any, name: str, load: Callable[[], Any]) -> None:
         """Watch, rewrite, and compare with the library before the first request does."""
         prompts = self._random_prompts()
         trace = self._trace(prompts[0])
-        expected = [self._alone(prompt) for prompt in prompts]
+        first = self._alone(prompts[0]) if trace is None else trace.logits
+        expected = [first, *map(self._alone, prompts[1:])]
         self._module.set_attn_implementation(name)
         try:
             self._alone(prompts[0])
@@ -116,6 +104,9 @@ class Model:
         self._check_calls(text_config)
         if trace is not None:
             self._decoder = self._take_over(trace)
+            if self._decoder is None:  # and what differs was found too late
+                self._module = load()
+                self._module.set_attn_implementation(name)
         if self._decoder is None and self._is_int8:
             raise _refuse(self._module, _NO_INT8)
         if self._decoder is None:
@@ -222,6 +213,29 @@ class Model:
             torch.randint(self.vocab_size, (length,), generator=generator).to(self.device)
             for length in lengths
         ]
+
+
+def _hub(config: EngineConfig) -> dict[str, Any]:
+    """Say which model of a hub is meant."""
+    return {
+        "revision": config.revision,
+        "cache_dir": config.cache_dir,
+        "trust_remote_code": config.trust_remote_code,
+    }
+
+
+def _load_module(config: EngineConfig, dtype: torch.dtype, device: torch.device) -> Any:
+    logger.info("loading weights of %s as %s on %s", config.model, dtype, device)
+    module, report = _from_pretrained(
+        AutoModelForCausalLM,
+        config.model,
+        dtype=dtype,
+        attn_implementation="eager",
+        output_loading_info=True,
+        **_hub(config),
+    )
+    _check_complete(config.model, report["missing_keys"])
+    return module.eval().requires_grad_(False).to(device)
 
 
 def _device(wanted: str) -> torch.device:
