@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 from engine import Engine
 from server.config import ServerConfig
 from server.demo_process import DemoProcess, no_demo
+from server.dialects.bodies import MAX_CHOICES
 from server.dialects.call import DialectConfig
 from server.dialects.chat import ChatDialect
 from server.dialects.cloud import InvocationsDialect, VertexDialect
@@ -109,6 +110,7 @@ def dialect_config(engine: Engine, config: ServerConfig, model_id: str) -> Diale
         model_id=model_id,
         vocab_size=engine.info.vocab_size,
         max_best_of=config.max_best_of,
+        max_choices=min(MAX_CHOICES, config.max_concurrent_requests),
         max_stop_sequences=config.max_stop_sequences,
         max_top_n_tokens=config.max_top_n_tokens,
         max_client_batch_size=config.max_client_batch_size,

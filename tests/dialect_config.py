@@ -8,6 +8,7 @@ DEFAULTS: dict[str, Any] = {
     "model_id": "org/m",
     "vocab_size": 32_000,
     "max_best_of": 2,
+    "max_choices": 16,
     "max_stop_sequences": 4,
     "max_top_n_tokens": 5,
     "max_client_batch_size": 4,

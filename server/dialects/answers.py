@@ -174,7 +174,7 @@ class CompletionLogprobs(Struct):
     token_logprobs: Annotated[list[Logprob | None], Meta(max_length=MAX_TOKENS)]
     top_logprobs: (
         Annotated[
-            list[Annotated[dict[Text, Logprob | None], Meta(max_length=MAX_TOKENS)]],
+            list[Annotated[dict[Text, Logprob | None], Meta(max_length=MAX_TOKENS)] | None],
             Meta(max_length=MAX_TOKENS),
         ]
         | None
@@ -183,7 +183,7 @@ class CompletionLogprobs(Struct):
 
 
 class CompletionChoice(Struct):
-    """One prompt's continuation, or a chunk of it."""
+    """One continuation of a prompt, or a chunk of it."""
 
     index: Count
     text: Text
@@ -191,7 +191,7 @@ class CompletionChoice(Struct):
     finish_reason: StopReason | None
 
 
-CompletionChoices = Annotated[list[CompletionChoice], Meta(max_length=64)]
+CompletionChoices = Annotated[list[CompletionChoice], Meta(max_length=128)]
 
 
 class Completion(Struct, kw_only=True):
@@ -246,7 +246,7 @@ class ChatMessage(Struct):
 
 
 class ChatChoice(Struct):
-    """The one answer."""
+    """One answer."""
 
     index: Count
     message: ChatMessage
@@ -262,7 +262,7 @@ class ChatCompletion(Struct, kw_only=True):
     created: Count
     model: Text
     system_fingerprint: Word
-    choices: Annotated[list[ChatChoice], Meta(max_length=64)]
+    choices: Annotated[list[ChatChoice], Meta(max_length=128)]
     usage: UsageAnswer
 
 
@@ -274,7 +274,7 @@ class ChatDelta(Struct, kw_only=True):
 
 
 class ChatChunkChoice(Struct):
-    """The one answer's gain."""
+    """One answer's gain."""
 
     index: Count
     delta: ChatDelta
@@ -290,7 +290,7 @@ class ChatChunk(Struct, kw_only=True):
     created: Count
     model: Text
     system_fingerprint: Word
-    choices: Annotated[list[ChatChunkChoice], Meta(max_length=64)]
+    choices: Annotated[list[ChatChunkChoice], Meta(max_length=128)]
     usage: UsageAnswer | UnsetType | None = UNSET
 
 

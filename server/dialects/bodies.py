@@ -18,6 +18,8 @@ MAX_IDS = 2_000_000
 MAX_STOP = 1_000
 MAX_MESSAGES = 10_000
 MAX_TOP_LOGPROBS = 20
+MAX_CHOICES = 128
+"""Of one request, whatever this server could run at a time."""
 
 
 def said(description: str, **bounds: object) -> Meta:
@@ -207,8 +209,10 @@ class OpenAIBody(Struct, kw_only=True):
         said("Token ids, written as strings, to what is added to their logits."),
     ] = None
 
-    n: Annotated[Uint | None, said("Only 1 by this version.", minimum=1, maximum=1)] = None
-    best_of: Annotated[Uint | None, said("At most 1 by this version.", maximum=1)] = None
+    n: Annotated[
+        Uint | None,
+        said("So many answers to each prompt.", minimum=1, maximum="max_choices"),
+    ] = None
     adapter_id: Annotated[str | None, said(_ADAPTER, type="null")] = None
     grammar: Annotated[Any, said(_GRAMMAR, type="null")] = None
     response_format: ResponseFormat | None = None
@@ -225,11 +229,18 @@ class CompletionBody(OpenAIBody, kw_only=True):
         ],
         said("One text, a list of texts, one list of token ids, or a list of such lists."),
     ]
-    suffix: Annotated[str | None, said("Not supported; only empty.", maxLength=0)] = None
-    echo: Annotated[bool | None, said("Not supported; only false.", enum=[False, None])] = None
-    return_full_text: Annotated[
-        bool | None, said("Put the prompt in front of the text; not in streams.")
+    best_of: Annotated[
+        Uint | None,
+        said(
+            "Generate so many and return the `n` likeliest; in streams `n`.", maximum="max_choices"
+        ),
     ] = None
+    suffix: Annotated[str | None, said("Not supported; only empty.", maxLength=0)] = None
+    echo: Annotated[
+        bool | None,
+        said("Put the prompt in front of the text; `max_tokens` may then be 0."),
+    ] = None
+    return_full_text: Annotated[bool | None, said("As `echo`, but not in streams.")] = None
     logprobs: Annotated[
         Uint | None, said("Report so many alternatives a token.", maximum=MAX_TOP_LOGPROBS)
     ] = None

@@ -20,6 +20,8 @@ class DialectConfig:
     model_id: str
     vocab_size: int
     max_best_of: int
+    max_choices: int
+    """Sequences of one request on OpenAI's routes, over all its prompts."""
     max_stop_sequences: int
     max_top_n_tokens: int
     max_client_batch_size: int

@@ -46,7 +46,8 @@ class ChatCall:
     config: DialectConfig
     asked: ChatBody
     prompt: ChatPrompt
-    seed: int
+    seeds: tuple[int, ...]
+    """One a choice."""
 
     @property
     def is_stream(self) -> bool:
@@ -55,8 +56,8 @@ class ChatCall:
 
     @property
     def num_permits(self) -> int:
-        """One turn, one permit."""
-        return 1
+        """One a choice."""
+        return len(self.seeds)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -71,23 +72,26 @@ class ChatCall:
         if asked.top_logprobs and not asked.logprobs:
             raise invalid("`top_logprobs` needs `logprobs` to be true", "top_logprobs")
         num_top = (asked.top_logprobs or 0) if asked.logprobs else None
-        generation = Generation(
-            prompt=self.prompt,
-            params=openai.sampling_params(asked, self.seed, num_top),
-            max_new_tokens=openai.max_tokens(asked),
-            truncate=asked.truncate,
+        return tuple(
+            Generation(
+                prompt=self.prompt,
+                params=openai.sampling_params(asked, seed, num_top),
+                max_new_tokens=openai.max_tokens(asked),
+                truncate=asked.truncate,
+            )
+            for seed in self.seeds
         )
-        return (generation,)
 
     def reply(self, request_id: str, created_s: int) -> Reply:
         """Begin the answer."""
         if not self.is_stream:
             return self.whole_reply(request_id, created_s)
-        return ChatStreamReply(self._head(request_id, created_s), self.asked)
+        return ChatStreamReply(self._head(request_id, created_s), self.asked, len(self.seeds))
 
     def whole_reply(self, request_id: str, created_s: int) -> "ChatReply":
         """Begin an answer in one piece."""
-        return ChatReply(self._head(request_id, created_s), has_logprobs=bool(self.asked.logprobs))
+        head = self._head(request_id, created_s)
+        return ChatReply(head, len(self.seeds), has_logprobs=bool(self.asked.logprobs))
 
     def _head(self, request_id: str, created_s: int) -> Head:
         return Head(f"chatcmpl-{request_id}", created_s, self.config.model_id)
@@ -97,7 +101,8 @@ def chat_call(config: DialectConfig, asked: ChatBody) -> ChatCall:
     """Refuse what cannot be done, and read the messages."""
     _refuse_tools(asked)
     openai.refuse_unsupported(asked)
-    return ChatCall(config, asked, chat_prompt(asked.messages), openai.seeds(asked, 1)[0])
+    seeds = openai.seeds(asked, 1, openai.num_choices(config, asked))
+    return ChatCall(config, asked, chat_prompt(asked.messages), seeds)
 
 
 def chat_prompt(turns: Sequence[ChatMessageBody]) -> ChatPrompt:
@@ -111,26 +116,24 @@ def chat_prompt(turns: Sequence[ChatMessageBody]) -> ChatPrompt:
 class ChatReply:
     """A whole answer."""
 
-    def __init__(self, head: Head, *, has_logprobs: bool) -> None:
+    def __init__(self, head: Head, num_choices: int, *, has_logprobs: bool) -> None:
         self._head = head
         self._has_logprobs = has_logprobs
-        self._gathered = Gathered()
+        self._gathered = [Gathered() for _ in range(num_choices)]
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """Keep what came."""
-        self._gathered.add(delta)
+        self._gathered[index].add(delta)
         return b""
 
     @property
     def text(self) -> str:
-        """The turn's text."""
-        return self._gathered.finish.text
+        """The first turn's text."""
+        return self._gathered[0].finish.text
 
     def end(self) -> bytes:
         """Render the answer."""
-        tokens, finish = self._gathered.tokens, self._gathered.finish
-        logprobs = ChatLogprobs([_logprob(t) for t in tokens]) if self._has_logprobs else None
-        message = ChatMessage("assistant", self.text)
+        finishes = [gathered.finish for gathered in self._gathered]
         return wire.dumps(
             ChatCompletion(
                 object="chat.completion",
@@ -138,8 +141,8 @@ class ChatReply:
                 created=self._head.created_s,
                 model=self._head.model,
                 system_fingerprint=openai.FINGERPRINT,
-                choices=[ChatChoice(0, message, logprobs, openai.stop_reason(finish))],
-                usage=openai.usage([finish]),
+                choices=[self._choice(*choice) for choice in enumerate(self._gathered)],
+                usage=openai.usage(finishes, num_each=len(finishes)),
             )
         )
 
@@ -147,55 +150,68 @@ class ChatReply:
         """Phrase a problem as a whole body: nothing was sent before."""
         return wire.dumps(openai.error(problem))
 
+    def _choice(self, index: int, gathered: Gathered) -> ChatChoice:
+        tokens, finish = gathered.tokens, gathered.finish
+        logprobs = ChatLogprobs([_logprob(t) for t in tokens]) if self._has_logprobs else None
+        message = ChatMessage("assistant", finish.text)
+        return ChatChoice(index, message, logprobs, openai.stop_reason(finish))
+
 
 class ChatStreamReply:
-    """The role, one chunk a token, the reason."""
+    """For each choice the role, one chunk a token, the reason; they come as they come."""
 
-    def __init__(self, head: Head, asked: ChatBody) -> None:
+    def __init__(self, head: Head, asked: ChatBody, num_choices: int) -> None:
         self._head = head
         self._has_logprobs = bool(asked.logprobs)
         self._has_usage = openai.has_usage(asked)
-        self._has_begun = False
-        self._gathered = Gathered()
-        self._template = wire.template(self._chunk(ChatDelta(content=wire.HOLE)))
+        self._gathered = [Gathered() for _ in range(num_choices)]
+        self._begun: set[int] = set()
+        self._templates = [
+            wire.template(self._chunk(index, ChatDelta(content=wire.HOLE)))
+            for index in range(num_choices)
+        ]
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """Render one chunk a token."""
-        events = b"" if self._has_begun else self._first()
-        self._has_begun = True
+        events = b"" if index in self._begun else self._first(index)
+        self._begun.add(index)
         if delta.finish is None:
-            return events + self._events(delta.tokens)
-        self._gathered.add(delta)
+            return events + self._events(index, delta.tokens)
+        self._gathered[index].add(delta)
         reason = openai.stop_reason(delta.finish)
-        end = wire.event(self._chunk(ChatDelta(), finish_reason=reason))
-        return events + self._events(delta.tokens) + end
+        end = wire.event(self._chunk(index, ChatDelta(), finish_reason=reason))
+        return events + self._events(index, delta.tokens) + end
 
     def end(self) -> bytes:
         """Add the usage where it is wanted, and say that this was all."""
         if not self._has_usage:
             return wire.DONE
-        chunk = self._chunk(ChatDelta())
-        chunk.choices, chunk.usage = [], openai.usage([self._gathered.finish])
+        finishes = [gathered.finish for gathered in self._gathered]
+        chunk = self._chunk(0, ChatDelta())
+        chunk.choices, chunk.usage = [], openai.usage(finishes, num_each=len(finishes))
         return wire.event(chunk) + wire.DONE
 
     def problem(self, problem: Problem) -> bytes:
         """Phrase a problem as the last event but one."""
         return openai.last_events(problem)
 
-    def _first(self) -> bytes:
-        return wire.event(self._chunk(ChatDelta(role="assistant", content="")))
+    def _first(self, index: int) -> bytes:
+        return wire.event(self._chunk(index, ChatDelta(role="assistant", content="")))
 
-    def _events(self, tokens: Sequence[Token]) -> bytes:
+    def _events(self, index: int, tokens: Sequence[Token]) -> bytes:
         if not self._has_logprobs:
-            before, after = self._template
+            before, after = self._templates[index]
             return "".join([before + wire.text(t.visible) + after for t in tokens]).encode("ascii")
         return b"".join(
-            wire.event(self._chunk(ChatDelta(content=t.visible), ChatLogprobs([_logprob(t)])))
+            wire.event(
+                self._chunk(index, ChatDelta(content=t.visible), ChatLogprobs([_logprob(t)]))
+            )
             for t in tokens
         )
 
     def _chunk(
         self,
+        index: int,
         delta: ChatDelta,
         logprobs: ChatLogprobs | None = None,
         finish_reason: str | None = None,
@@ -206,7 +222,7 @@ class ChatStreamReply:
             created=self._head.created_s,
             model=self._head.model,
             system_fingerprint=openai.FINGERPRINT,
-            choices=[ChatChunkChoice(0, delta, logprobs, finish_reason)],
+            choices=[ChatChunkChoice(index, delta, logprobs, finish_reason)],
             usage=None if self._has_usage else UNSET,
         )
 

@@ -96,7 +96,7 @@ class VertexCall:
         reply = VertexReply()
         for call in self.calls:
             if isinstance(call, ChatCall):
-                reply.add(call.whole_reply(request_id, created_s), 1)
+                reply.add(call.whole_reply(request_id, created_s), call.num_permits)
             else:
                 reply.add(call.whole_reply(), call.num_permits)
         return reply

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from engine import Delta, Finish, Token
+from server.dialects import wire
 
 
 @dataclass(eq=False, slots=True)
@@ -17,6 +18,14 @@ class Gathered:
         self.tokens += delta.tokens
         if delta.finish is not None:
             self._finish = delta.finish
+
+    @property
+    def mean_logprob(self) -> float:
+        """Score it; without a finite score of each token it loses."""
+        logprobs = [wire.finite(token.logprob) for token in self.tokens]
+        finite = [logprob for logprob in logprobs if logprob is not None]
+        is_scored = finite and len(finite) == len(logprobs)
+        return sum(finite) / len(finite) if is_scored else float("-inf")
 
     @property
     def finish(self) -> Finish:

@@ -67,12 +67,13 @@ class Head:
     model: str
 
 
-def usage(finishes: Iterable[Finish]) -> UsageAnswer:
-    """Sum what the sequences cost."""
+def usage(finishes: Iterable[Finish], num_each: int = 1) -> UsageAnswer:
+    """Sum what the sequences cost; `num_each` in a row share a prompt, which counts once."""
     costs = [finish.usage for finish in finishes]
-    prompt = sum(cost.num_prompt_tokens for cost in costs)
+    firsts = costs[::num_each]
+    prompt = sum(cost.num_prompt_tokens for cost in firsts)
     output = sum(cost.num_output_tokens for cost in costs)
-    cached = PromptTokensDetails(sum(cost.num_cached_tokens for cost in costs))
+    cached = PromptTokensDetails(sum(cost.num_cached_tokens for cost in firsts))
     return UsageAnswer(prompt, output, prompt + output, cached)
 
 
@@ -88,9 +89,6 @@ def has_usage(asked: OpenAIBody) -> bool:
 
 def refuse_unsupported(asked: OpenAIBody) -> None:
     """Refuse by name what this version cannot do, and names that contradict each other."""
-    rule = "must be 1: several choices are not supported by this version"
-    ranges.require(asked.n in (None, 1), "n", rule, asked.n)
-    ranges.require(asked.best_of in (None, 0, 1), "best_of", rule, asked.best_of)
     if asked.adapter_id is not None:
         raise ranges.unsupported("adapter_id", "adapters")
     if asked.model is not None and asked.model.startswith("adapter:"):
@@ -106,20 +104,36 @@ def refuse_unsupported(asked: OpenAIBody) -> None:
             ranges.require(value == wanted, name, f"must equal `{first}` ({wanted})", value)
 
 
+def num_choices(config: DialectConfig, asked: OpenAIBody) -> int:
+    """Return how many answers each prompt gets; raises Problem."""
+    count = 1 if asked.n is None else asked.n
+    ranges.require(
+        1 <= count <= config.max_choices, "n", f"must be >= 1 and <= {config.max_choices}", count
+    )
+    return count
+
+
 def max_tokens(asked: OpenAIBody) -> int | None:
     """Return how many tokens are asked for, under whichever name."""
     return next(iter(_given(asked, _MAX_TOKENS).values()), None)
 
 
-def seeds(asked: OpenAIBody, count: int) -> tuple[int, ...]:
-    """Return one seed a sequence: the client's, read as unsigned, or drawn."""
+def seeds(asked: OpenAIBody, num_prompts: int, num_each: int) -> tuple[int, ...]:
+    """Return one seed a sequence: drawn, or the client's, read as unsigned.
+
+    The answers to one prompt count up from it: from the same they would be the same.
+    """
     if asked.seed is not None:
-        return (asked.seed % (ranges.MAX_SEED + 1),) * count
-    return tuple(ranges.draw_seed() for _ in range(count))
+        each = tuple((asked.seed + number) % (ranges.MAX_SEED + 1) for number in range(num_each))
+        return each * num_prompts
+    return tuple(ranges.draw_seed() for _ in range(num_prompts * num_each))
 
 
-def check(config: DialectConfig, asked: OpenAIBody) -> None:
-    """Check the ranges that both dialects share; the first failure is told."""
+def check(config: DialectConfig, asked: OpenAIBody, *, may_be_empty: bool = False) -> None:
+    """Check the ranges that both dialects share; the first failure is told.
+
+    Only an answer that may be empty may be asked for with 0 tokens.
+    """
     ranges.check_between("temperature", asked.temperature, 0.0, ranges.MAX_SCALE)
     ranges.check_scale("repetition_penalty", asked.repetition_penalty)
     ranges.check_between("frequency_penalty", asked.frequency_penalty, -2.0, 2.0)
@@ -132,7 +146,7 @@ def check(config: DialectConfig, asked: OpenAIBody) -> None:
     if asked.top_k is not None:
         ranges.require(asked.top_k >= -1, "top_k", "must be >= -1", asked.top_k)
     for field, count in _given(asked, _MAX_TOKENS).items():
-        ranges.check_positive(field, count)
+        ranges.check_positive(field, count or int(may_be_empty))
     ranges.check_stop(config, stops(asked))
     ranges.check_between("seed", asked.seed, -(2**63), ranges.MAX_SEED)
     _check_bias(config, asked.logit_bias or {})

@@ -73,7 +73,7 @@ class GenerateReply:
         return wire.dumps(error(problem))
 
     def _best(self) -> Gathered:
-        return max(self._gathered, key=lambda gathered: _mean_logprob(gathered.tokens))
+        return max(self._gathered, key=lambda gathered: gathered.mean_logprob)
 
     def _details(self) -> Details:
         sequences = [*map(self._sequence, self._gathered, self._shape.seeds)]
@@ -171,10 +171,3 @@ def _token(token: Token | TopToken) -> TokenAnswer:
 
 def _prefill(token: PromptToken) -> PrefillToken:
     return PrefillToken(token.id, token.text, wire.finite(token.logprob))
-
-
-def _mean_logprob(tokens: Sequence[Token]) -> float:
-    """Score a sequence; one without a finite score loses."""
-    logprobs = [wire.finite(token.logprob) for token in tokens]
-    finite = [logprob for logprob in logprobs if logprob is not None]
-    return sum(finite) / len(finite) if finite and len(finite) == len(logprobs) else float("-inf")
