@@ -1,4 +1,4 @@
-"""The formats of calls and thoughts that are known, by name, and how a chat template gives them away."""
+"""The formats of calls and thoughts that are known, by name, and how a template gives them away."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def tool_format(asked: str, template: str) -> str | None:
 
 
 def has_reasoning(asked: str, template: str) -> bool:
-    """Tell whether thoughts are to be split off: as was asked for, or if the template knows them."""
+    """Tell whether thoughts are to be split off: as was asked for, or if the template has them."""
     return "</think>" in template if asked == AUTO else asked == THINK
 
 

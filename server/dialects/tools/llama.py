@@ -1,4 +1,4 @@
-"""Llama 3's calls: JSON objects with a semicolon between them, which begin the turn or follow a tag.
+"""Llama 3's calls: JSON objects with semicolons between them, at the turn's start or after a tag.
 
 https://huggingface.co/meta-llama/Llama-3.1-8B-Instruct (its chat template)
 """

@@ -17,8 +17,10 @@ _MAX_DEPTH = 32
 _NAME = re.compile(r"[\w.:/-]*")
 _WORD = re.compile(r"[\w.+-]*")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-_WORDS = {"True": "true", "False": "false", "None": "null"}
-_WORDS |= {word: word for word in _WORDS.values()}
+_WORDS = {
+    **{"True": "true", "False": "false", "None": "null"},
+    **{word: word for word in ("true", "false", "null")},  # models of JSON's habits
+}
 _INSIDE = {quote: re.compile(rf"[^{quote}\\]*") for quote in "'\""}
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
