@@ -190,7 +190,7 @@ def test_tools_that_cannot_be_had_are_a_tool_error(config, fields, field, messag
         ({"tools": [TOOL, {"function": {"name": "g", "parameters": deep(33)}}]},
          "`tools[1].function.parameters` must be nested at most 32 deep. Given: more than 32"),
         ({"tools": [{"function": {"name": "f", "description": "x" * 600_000}}]},
-         "`tools` must have at most 524288 bytes of JSON. Given: 600057"),
+         "`tools` must have at most 524288 bytes of JSON. Given: 600062"),
         ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 129}]},
          "`messages[0].tool_calls`: expected `array` of length <= 128"),
         ({"messages": [{"role": "assistant", "tool_calls": [{}]}]},
