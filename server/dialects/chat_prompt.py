@@ -24,6 +24,7 @@ def chat_prompt(
     if not turns:
         raise invalid("`messages` cannot be empty", "messages")
     messages = tuple(_message(f"messages[{number}]", turn) for number, turn in enumerate(turns))
+    _name_results(messages)
     is_continued = turns[-1].role == "assistant" and not turns[-1].tool_calls
     return ChatPrompt(messages, is_continued, variables or {}, is_ending_wanted)
 
@@ -37,6 +38,20 @@ def _message(field: str, turn: ChatMessageBody) -> dict[str, Any]:
         calls = enumerate(turn.tool_calls)
         message["tool_calls"] = [_call(f"{field}.tool_calls[{n}]", call) for n, call in calls]
     return message
+
+
+def _name_results(messages: Sequence[dict[str, Any]]) -> None:
+    """Give each result the name of what was called: clients send an id, some templates want both.
+
+    The template of Hermes refuses results without a name.
+    """
+    names: dict[str, str] = {}
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            names[call.get("id", "")] = call["function"]["name"]
+        name = names.get(message.get("tool_call_id", ""))
+        if message["role"] == "tool" and name is not None:
+            message.setdefault("name", name)
 
 
 def _content(field: str, turn: ChatMessageBody) -> str:

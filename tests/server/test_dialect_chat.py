@@ -99,7 +99,7 @@ def test_calls_and_their_results_reach_the_template_with_arguments_as_objects():
     assert generation.prompt.messages == (
         USER,
         {"role": "assistant", "content": "", "tool_calls": [call]},
-        result,
+        {**result, "name": "f"},
     )
     assert generation.prompt.is_continued is False
 
