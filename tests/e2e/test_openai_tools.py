@@ -4,8 +4,11 @@ import json
 
 import openai
 import pytest
+from huggingface_hub import AsyncInferenceClient
 from in_process import EOS, byte_tokenizer, in_process
 from openai import AsyncOpenAI
+from raw_http import call
+from streams import check_chat
 
 WEATHER = {
     "type": "function",
@@ -185,3 +188,26 @@ async def test_what_cannot_be_done_with_tools_is_the_clients_error(fields, messa
                 model="m", messages=[USER], tools=TOOLS, stream=is_stream, **fields
             )
         assert set(server.held().values()) == {0.0}
+
+
+async def test_the_hubs_client_reads_calls_streamed_and_not():
+    async with in_process(script(SAYS), template=QWEN) as server:
+        client = AsyncInferenceClient(base_url=server.url)
+        answer = await client.chat_completion([USER], tools=TOOLS)
+        (choice,) = answer.choices
+        calls = choice.message.tool_calls
+        told = [(call.function.name, json.loads(call.function.arguments)) for call in calls]
+        assert (choice.finish_reason, told) == ("tool_calls", CALLS)
+        arguments = ["", ""]
+        async for chunk in await client.chat_completion([USER], tools=TOOLS, stream=True):
+            for call in chunk.choices[0].delta.tool_calls or ():
+                arguments[call.index] += call.function.arguments
+        assert [json.loads(each) for each in arguments] == [each for _, each in CALLS]
+
+
+async def test_a_stream_of_calls_obeys_the_grammar_of_streams():
+    async with in_process(script(SAYS), template=QWEN) as server:
+        body = {"messages": [USER], "tools": TOOLS, "stream": True}
+        answer = await call(server.url, "POST", "/v1/chat/completions", body)
+        said = check_chat(answer.body)
+        assert (said.text, said.finish_reason) == ("Let me see.", "tool_calls")
