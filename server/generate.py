@@ -101,7 +101,8 @@ class GenerateHandler:
         Returns how their prompts end, where that is wanted.
         """
         try:
-            encoded = await self._encode_all(call.generations())
+            generations = call.generations()
+            encoded = await self._encode_all(generations)
             ready = [await self._prepare(generation, exchange) for generation in encoded]
             exchange.validated()
             for index, (prompt_ids, params) in enumerate(ready):
