@@ -8,11 +8,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from engine.batch import Batch, Runner, StepOutput
 from engine.config import Limits, ModelInfo
@@ -24,7 +24,7 @@ from engine.scheduler import Gain, Scheduler, Update
 from engine.sequence import Sequence
 from engine.stats import EngineStats, Observer, SequenceProgress, SequenceStats, StepStats
 from engine.stream import TokenStream
-from engine.tokenizer import Messages, TextSpan, Tokenizer
+from engine.tokenizer import NO_VARIABLES, Messages, TextSpan, Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -140,18 +140,40 @@ class Engine:
         """Encode a prompt, off the loop when it is long."""
         return await self._off_loop(len(text), partial(self.tokenizer.encode, text))
 
-    async def encode_chat(self, messages: Messages, *, is_continued: bool = False) -> list[int]:
+    async def encode_chat(
+        self,
+        messages: Messages,
+        *,
+        is_continued: bool = False,
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> list[int]:
         """Render messages and encode them, off the loop when they are long; TemplateError."""
         return await self._off_loop(
-            _num_characters(messages),
-            partial(self.tokenizer.encode_chat, messages, is_continued=is_continued),
+            _num_characters(messages, variables),
+            partial(
+                self.tokenizer.encode_chat,
+                messages,
+                is_continued=is_continued,
+                variables=variables,
+            ),
         )
 
-    async def render_chat(self, messages: Messages, *, is_continued: bool = False) -> str:
+    async def render_chat(
+        self,
+        messages: Messages,
+        *,
+        is_continued: bool = False,
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> str:
         """Render messages by the model's template, off the loop when they are long."""
         return await self._off_loop(
-            _num_characters(messages),
-            partial(self.tokenizer.render_chat, messages, is_continued=is_continued),
+            _num_characters(messages, variables),
+            partial(
+                self.tokenizer.render_chat,
+                messages,
+                is_continued=is_continued,
+                variables=variables,
+            ),
         )
 
     async def spans(self, text: str, *, add_special_tokens: bool) -> list[TextSpan]:
@@ -330,5 +352,8 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._encoders, work)
 
 
-def _num_characters(messages: Messages) -> int:
-    return sum(len(str(message.get("content") or "")) for message in messages)
+def _num_characters(messages: Messages, variables: Mapping[str, Any]) -> int:
+    size = sum(len(str(message.get("content") or "")) for message in messages)
+    if variables or any("tool_calls" in message for message in messages):
+        size += len(str(variables)) + len(str(messages))
+    return size

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from secrets import token_hex
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer as Backend
@@ -18,6 +19,11 @@ from engine.detokenizer import Pieces
 from engine.errors import TemplateError
 
 Messages = tuple[Mapping[str, Any], ...]
+
+NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
+"""A template knows nothing but the messages."""
+_ENDING = 24
+"""Tokens; no tag of a template is longer, even spelled out."""
 
 
 class FastTokenizer(Protocol):
@@ -72,6 +78,14 @@ class Tokenizer:
         return bool(self._fast.chat_template)
 
     @property
+    def chat_template(self) -> str:
+        """The text of the template that is used with tools; "" where there is none."""
+        template = self._fast.chat_template
+        if isinstance(template, Mapping):
+            template = template.get("tool_use", template.get("default"))
+        return template if isinstance(template, str) else ""
+
+    @property
     def eos_token_id(self) -> int | None:
         """The end token of the tokenizer's own configuration."""
         token_id = self._fast.eos_token_id
@@ -81,14 +95,23 @@ class Tokenizer:
         """Encode a prompt; special-token text acts as tokens, and the model's own are added."""
         return self._ids(self._backend, text, add_special_tokens=True)
 
-    def encode_chat(self, messages: Messages, *, is_continued: bool = False) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Messages,
+        *,
+        is_continued: bool = False,
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> list[int]:
         """Render messages by the template and encode; specials in contents are plain text.
 
-        Raises TemplateError. Contents without special-token text give the library's own ids.
+        `variables` are what the template knows beside the messages, such as `tools`; specials in
+        them are plain text, too. Contents without special-token text give the library's own ids.
+        Raises TemplateError.
         """
         mark = f"\ue000{token_hex(8)}\ue000"  # not to be guessed, so that no content can hold it
         marked = tuple(self._marked(message, mark) for message in messages)
-        text = self.render_chat(marked, is_continued=is_continued)
+        named = {name: self._marked(value, mark) for name, value in variables.items()}
+        text = self.render_chat(marked, is_continued=is_continued, variables=named)
         parts = re.split(f"{mark}(\\d+){mark}", text)
         first, *others = self._backend.encode_batch(parts[::2], add_special_tokens=False)
         ids = list(first.ids)
@@ -97,7 +120,13 @@ class Tokenizer:
             ids += encoding.ids
         return ids
 
-    def render_chat(self, messages: Messages, *, is_continued: bool = False) -> str:
+    def render_chat(
+        self,
+        messages: Messages,
+        *,
+        is_continued: bool = False,
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> str:
         """Render messages by the model's template; raises TemplateError."""
         if not self.has_chat_template:
             raise TemplateError("template not found")
@@ -107,6 +136,7 @@ class Tokenizer:
                 tokenize=False,
                 add_generation_prompt=not is_continued,
                 continue_final_message=is_continued,
+                **variables,
             )
         except Exception as error:  # a template is a program: it may raise anything
             raise TemplateError(str(error) or type(error).__name__) from error
@@ -129,6 +159,10 @@ class Tokenizer:
             return None
         return self._bytes[token_id] if token_id < len(self._bytes) else b""
 
+    def ending(self, token_ids: list[int]) -> str:
+        """Return the last few characters that these ids stand for, special tokens spelled out."""
+        return str(self._backend.decode(token_ids[-_ENDING:], skip_special_tokens=False))
+
     def special_text(self, token_id: int) -> str | None:
         """Return a special token's literal text, None for all others."""
         return self._specials.get(token_id)
@@ -145,7 +179,9 @@ class Tokenizer:
                     lambda found: f"{mark}{self._number_of[found[0]]}{mark}", value
                 )
             case Mapping():
-                return {key: self._marked(item, mark) for key, item in value.items()}
+                return {
+                    self._marked(key, mark): self._marked(item, mark) for key, item in value.items()
+                }
             case list() | tuple():
                 return [self._marked(item, mark) for item in value]
             case _:

@@ -14,6 +14,7 @@ from server.dialects.chat import ChatDialect
 from server.dialects.cloud import InvocationsDialect, VertexDialect
 from server.dialects.completions import CompletionsDialect
 from server.dialects.tgi import CompatDialect, GenerateDialect, GenerateStreamDialect
+from server.dialects.tools.formats import has_reasoning, tool_format
 from server.generate import GenerateHandler
 from server.generators.generators import Generators
 from server.generators.routes import GeneratorRoutes
@@ -118,6 +119,8 @@ def dialect_config(engine: Engine, config: ServerConfig, model_id: str) -> Diale
         max_total_tokens=engine.limits.max_total_tokens,
         is_prompt_logprobs_enabled=config.is_prompt_logprobs_enabled,
         is_full_text_default=True,
+        tool_format=tool_format(config.tool_call_parser, engine.tokenizer.chat_template),
+        has_reasoning=has_reasoning(config.reasoning_parser, engine.tokenizer.chat_template),
     )
 
 

@@ -6,6 +6,8 @@ Frozen and checked once. Knows no flags and no environment: the command line doe
 import ipaddress
 from dataclasses import dataclass
 
+from server.dialects.tools.formats import AUTO, REASONING_PARSERS, TOOL_PARSERS
+
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -37,6 +39,11 @@ class ServerConfig:
     payload_limit_bytes: int = 2_000_000
     """Size of one request's body."""
     is_prompt_logprobs_enabled: bool = False
+
+    tool_call_parser: str = AUTO
+    """How the model writes calls of tools; auto tells it by its chat template."""
+    reasoning_parser: str = AUTO
+    """How the model writes thoughts; auto tells it by its chat template."""
 
     api_keys: tuple[str, ...] = ()
     """Any of them opens the generation routes; none means that they are open."""
@@ -101,9 +108,14 @@ class ServerConfig:
             raise ConfigError(
                 f"hostname must be an IP address or localhost. Given: {self.hostname!r}"
             )
-        if self.log_level not in LOG_LEVELS:
-            known = ", ".join(LOG_LEVELS)
-            raise ConfigError(f"log_level must be one of {known}. Given: {self.log_level!r}")
+        for field, known in (
+            ("log_level", LOG_LEVELS),
+            ("tool_call_parser", TOOL_PARSERS),
+            ("reasoning_parser", REASONING_PARSERS),
+        ):
+            value = getattr(self, field)
+            if value not in known:
+                raise ConfigError(f"{field} must be one of {', '.join(known)}. Given: {value!r}")
         for number, key in enumerate(self.api_keys, start=1):
             if not _is_header_word(key) or "," in key:  # the key itself is not repeated here
                 raise ConfigError(

@@ -86,8 +86,8 @@ class GenerateHandler:
             self._permits.hold(call.num_permits),
             exchange.reading(TokenStream(is_streamed=call.is_stream)) as tokens,
         ):
-            await self._submit(call, tokens, exchange)
-            reply = call.reply(exchange.request_id, int(time.time()))
+            endings = await self._submit(call, tokens, exchange)
+            reply = call.reply(exchange.request_id, int(time.time()), endings)
             headers = {**call.headers, **self._headers(exchange)}
             if call.is_stream:
                 # a task of its own: each token would else wake a dozen coroutines, one in another
@@ -95,20 +95,22 @@ class GenerateHandler:
                 return await asyncio.create_task(stream)
             return await self._whole(reply, tokens, headers, exchange)
 
-    async def _submit(self, call: Call, tokens: TokenStream, exchange: Exchange) -> None:
-        """Check, encode and hand over every sequence that the call asks for."""
+    async def _submit(self, call: Call, tokens: TokenStream, exchange: Exchange) -> list[str]:
+        """Check, encode and hand over every sequence that the call asks for.
+
+        Returns how their prompts end, where that is wanted.
+        """
         try:
             generations = call.generations()
-            ready = [
-                await self._prepare(generation, exchange)
-                for generation in await self._encode_all(generations)
-            ]
+            encoded = await self._encode_all(generations)
+            ready = [await self._prepare(generation, exchange) for generation in encoded]
             exchange.validated()
             for index, (prompt_ids, params) in enumerate(ready):
                 exchange.submitted(self._engine.submit(prompt_ids, params, tokens, index))
                 self._metrics.prompt_admitted(
                     exchange.validation_s, len(prompt_ids), params.max_new_tokens
                 )
+            return [self._ending(*generation) for generation in encoded]
         except Overloaded as error:
             raise self._refuse(exchange, Refusal.QUEUE_FULL) from error
         except EngineStopped as error:
@@ -133,10 +135,18 @@ class GenerateHandler:
                 return await self._engine.encode(prompt)
             case ChatPrompt():
                 return await self._engine.encode_chat(
-                    prompt.messages, is_continued=prompt.is_continued
+                    prompt.messages,
+                    is_continued=prompt.is_continued,
+                    variables=prompt.variables,
                 )
             case _:
                 return list(prompt)
+
+    def _ending(self, generation: Generation, prompt_ids: list[int]) -> str:
+        prompt = generation.prompt
+        if not isinstance(prompt, ChatPrompt) or not prompt.is_ending_wanted:
+            return ""
+        return self._engine.tokenizer.ending(prompt_ids)
 
     async def _prepare(
         self, encoded: tuple[Generation, list[int]], exchange: Exchange

@@ -92,22 +92,22 @@ class InProcess:
         return {name: self.metric(name) for name in names}
 
 
-def byte_tokenizer() -> Tokenizer:
+def byte_tokenizer(template: str = TEMPLATE) -> Tokenizer:
     """Give a tokenizer whose ids are bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Backend(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>")
-    fast.chat_template = TEMPLATE
+    fast.chat_template = template
     return Tokenizer(fast)
 
 
 @asynccontextmanager
-async def in_process(scripts=None, *, limits=None, port=0, **config):
+async def in_process(scripts=None, *, limits=None, port=0, template=TEMPLATE, **config):
     """Start a server whose model says `scripts`; by default it repeats the prompt."""
     metrics = Metrics()
-    tokenizer = byte_tokenizer()
+    tokenizer = byte_tokenizer(template)
     runner = ScriptedRunner(scripts or repeat_prompt)
     scheduler = Scheduler(Limits(**{**_LIMITS, **(limits or {})}), tokenizer, [EOS])
     server_config = ServerConfig(hostname="127.0.0.1", port=port, **config)

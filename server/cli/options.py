@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from server.cli.option import Group, LogLevel, Option, Plan
+from server.dialects.tools.formats import REASONING_PARSERS, TOOL_PARSERS
 
 
 def _section(group: Group, *options: Option) -> tuple[Option, ...]:
@@ -78,6 +79,20 @@ OPTIONS = (
             "server.served_model_name",
             "The model's name in answers.",
             default="the model id",
+        ),
+        Option(
+            "--tool-call-parser",
+            click.Choice(TOOL_PARSERS),
+            "server.tool_call_parser",
+            "How the model writes calls of tools; none: it makes none.",
+            default="auto, by its chat template",
+        ),
+        Option(
+            "--reasoning-parser",
+            click.Choice(REASONING_PARSERS),
+            "server.reasoning_parser",
+            "How the model writes what it thinks, which chat answers give apart; none: it is text.",
+            default="auto, by its chat template",
         ),
         Option(
             "--generator",

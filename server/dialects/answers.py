@@ -26,6 +26,9 @@ FinishReason = Annotated[
     str, Meta(max_length=64, extra_json_schema={"enum": ["length", "eos_token", "stop_sequence"]})
 ]
 StopReason = Annotated[str, Meta(max_length=64, extra_json_schema={"enum": ["length", "stop"]})]
+ChatStopReason = Annotated[
+    str, Meta(max_length=64, extra_json_schema={"enum": ["length", "stop", "tool_calls"]})
+]
 
 
 class ErrorBody(Struct):
@@ -238,11 +241,28 @@ class ChatLogprobs(Struct):
     content: Annotated[list[ChatLogprob], Meta(max_length=MAX_TOKENS)]
 
 
+class CalledFunction(Struct):
+    """What to call, and with what."""
+
+    name: Word
+    arguments: Annotated[Text, Meta(description="JSON, as the model wrote it.")]
+
+
+class ToolCall(Struct):
+    """A call that the model asks for."""
+
+    id: Word
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class ChatMessage(Struct):
-    """The assistant's turn."""
+    """The assistant's turn; its text is null where it only calls."""
 
     role: Literal["assistant"]
-    content: Text
+    content: Text | None
+    reasoning_content: Text | UnsetType = UNSET
+    tool_calls: Annotated[list[ToolCall], Meta(max_length=MAX_TOKENS)] | UnsetType = UNSET
 
 
 class ChatChoice(Struct):
@@ -251,7 +271,7 @@ class ChatChoice(Struct):
     index: Count
     message: ChatMessage
     logprobs: ChatLogprobs | None
-    finish_reason: StopReason
+    finish_reason: ChatStopReason
 
 
 class ChatCompletion(Struct, kw_only=True):
@@ -266,11 +286,29 @@ class ChatCompletion(Struct, kw_only=True):
     usage: UsageAnswer
 
 
+class FunctionDelta(Struct, kw_only=True):
+    """What a call gained: first its name, then pieces of its arguments."""
+
+    name: Word | UnsetType = UNSET
+    arguments: Text
+
+
+class ToolCallDelta(Struct, kw_only=True):
+    """What one of the calls gained; the first piece has the id."""
+
+    index: Count
+    id: Word | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionDelta
+
+
 class ChatDelta(Struct, kw_only=True):
-    """What the turn gained: first the role, then text, at the end nothing."""
+    """What the turn gained: first the role, then thoughts, text and calls, at the end nothing."""
 
     role: Literal["assistant"] | UnsetType = UNSET
     content: Text | UnsetType = UNSET
+    reasoning_content: Text | UnsetType = UNSET
+    tool_calls: Annotated[list[ToolCallDelta], Meta(max_length=1)] | UnsetType = UNSET
 
 
 class ChatChunkChoice(Struct):
@@ -279,7 +317,7 @@ class ChatChunkChoice(Struct):
     index: Count
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: StopReason | None
+    finish_reason: ChatStopReason | None
 
 
 class ChatChunk(Struct, kw_only=True):

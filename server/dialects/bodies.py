@@ -9,7 +9,7 @@ TGI's own widths.
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from server.dialects.ranges import MAX_BIAS, MAX_SCALE, MAX_SEED
 
@@ -18,6 +18,13 @@ MAX_IDS = 2_000_000
 MAX_STOP = 1_000
 MAX_MESSAGES = 10_000
 MAX_TOP_LOGPROBS = 20
+MAX_TOOLS = 128
+MAX_TOOL_CALLS = 128
+"""Of one message."""
+MAX_TOOL_DEPTH = 32
+"""How deep the schema of a tool, or the arguments of a call, may be nested."""
+MAX_TOOLS_BYTES = 512 * 1024
+"""All tools of a request together, as JSON."""
 MAX_CHOICES = 128
 """Of one request, whatever this server could run at a time."""
 
@@ -37,7 +44,8 @@ TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_IDS, extra_json_schema={
 PromptText = Annotated[str, Meta(max_length=MAX_TEXT, extra_json_schema={"minLength": 1})]
 Stop = Annotated[str, Meta(max_length=MAX_STOP, extra_json_schema={"minLength": 1})]
 Stops = Annotated[list[Stop], Meta(extra_json_schema={"maxItems": "max_stop_sequences"})]
-Anything = Annotated[list[Any], Meta(max_length=128)]
+Json = Annotated[dict[Annotated[str, Meta(max_length=2_048)], Any], Meta(max_length=1_024)]
+ToolName = Annotated[str, Meta(pattern=r"^[\w.:/-]{1,128}$", max_length=128)]
 
 _INSTANCE = said(
     "`inputs` and `parameters`, or `messages` and what goes with them.",
@@ -253,6 +261,23 @@ class ContentPart(Struct, kw_only=True):
     text: Text | None = None
 
 
+class CalledFunctionBody(Struct, kw_only=True):
+    """What was called, and with what."""
+
+    name: ToolName
+    arguments: Annotated[
+        Text | Json | None, said("JSON as a text, as it was answered; or the object itself.")
+    ] = None
+
+
+class ToolCallBody(Struct, kw_only=True):
+    """A call that the assistant made."""
+
+    function: CalledFunctionBody
+    id: Annotated[Name | None, said("The name of this call.")] = None
+    type: Annotated[Word | None, said("`function`.", enum=["function", None])] = None
+
+
 class ChatMessageBody(Struct, kw_only=True):
     """One turn of a chat."""
 
@@ -262,7 +287,60 @@ class ChatMessageBody(Struct, kw_only=True):
         said("Text, or parts of it."),
     ] = None
     name: Annotated[Name | None, said("Who speaks, for templates that use it.")] = None
-    tool_calls: Annotated[Anything | None, said("Not supported; only empty.", maxItems=0)] = None
+    tool_calls: Annotated[
+        Annotated[list[ToolCallBody], Meta(max_length=MAX_TOOL_CALLS)] | None,
+        said("What the assistant called; `content` may then be missing."),
+    ] = None
+    tool_call_id: Annotated[
+        Name | None, said("The call that a message of the role `tool` answers.")
+    ] = None
+    reasoning_content: Annotated[
+        Text | None, said("What the assistant thought, for templates that use it.")
+    ] = None
+
+
+class FunctionBody(Struct, kw_only=True):
+    """A function that the model may call."""
+
+    name: ToolName
+    description: Text | UnsetType | None = UNSET
+    parameters: Annotated[
+        Json | UnsetType | None,
+        said(f"JSON Schema of an object; nested at most {MAX_TOOL_DEPTH} deep."),
+    ] = UNSET
+
+
+class ToolBody(Struct, kw_only=True):
+    """Something the model may call."""
+
+    type: Annotated[Word, said("`function`.", enum=["function"])] = "function"
+    function: FunctionBody
+
+
+class ChosenFunctionBody(Struct, kw_only=True):
+    """The function to call."""
+
+    name: ToolName
+
+
+class ChosenToolBody(Struct, kw_only=True):
+    """The one tool to call."""
+
+    function: ChosenFunctionBody
+    type: Annotated[Word | None, said("`function`.", enum=["function", None])] = None
+
+
+class TemplateOptions(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a client may tell the model's template; those that it does not know change nothing."""
+
+    enable_thinking: bool | UnsetType = UNSET
+    thinking: bool | UnsetType = UNSET
+    thinking_budget: Uint | UnsetType = UNSET
+    reasoning_effort: Word | UnsetType = UNSET
+    preserve_thinking: bool | UnsetType = UNSET
+    clear_thinking: bool | UnsetType = UNSET
+    tools_in_user_message: bool | UnsetType = UNSET
+    date_string: Word | UnsetType = UNSET
 
 
 class ChatBody(OpenAIBody, kw_only=True):
@@ -277,12 +355,26 @@ class ChatBody(OpenAIBody, kw_only=True):
         Uint | None,
         said("Report so many alternatives a token; needs `logprobs`.", maximum=MAX_TOP_LOGPROBS),
     ] = None
-    tools: Annotated[Anything | None, said("Not supported: empty, or `tool_choice` is `none`.")] = (
-        None
-    )
-    tool_choice: Annotated[Any, said("Tools are not supported.", enum=["none", "auto", None])] = (
-        None
-    )
+    tools: Annotated[
+        Annotated[list[ToolBody], Meta(max_length=MAX_TOOLS)] | None,
+        said(f"What the model may call; together at most {MAX_TOOLS_BYTES} bytes of JSON."),
+    ] = None
+    tool_choice: Annotated[
+        ToolName | ChosenToolBody | None,
+        said("`auto`, `none`, `required`, or the tool to call, as an object or by its name."),
+    ] = None
+    parallel_tool_calls: Annotated[
+        bool | None, said("False: only the first call is answered with.")
+    ] = None
+    reasoning_effort: Annotated[
+        Word | None, said("As `chat_template_kwargs.reasoning_effort`, which wins.")
+    ] = None
+    chat_template_kwargs: Annotated[
+        TemplateOptions | None, said("What to tell the model's template.")
+    ] = None
+    chat_template: Annotated[
+        str | None, said("The model's own is used; only null is accepted.", type="null")
+    ] = None
 
 
 class TokenizeBody(Struct, kw_only=True):

@@ -5,8 +5,8 @@ Call's permits, asks for its generations (ranges are checked there), encodes and
 feeds every Delta to the Call's Reply, which renders it in the dialect's words.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine import Delta, SamplingParams
@@ -30,6 +30,10 @@ class DialectConfig:
     is_prompt_logprobs_enabled: bool
     is_full_text_default: bool
     """`POST /` puts the prompt in front unless told otherwise."""
+    tool_format: str | None = None
+    """How the model writes calls; None where that is not known."""
+    has_reasoning: bool = False
+    """Whether thoughts are split off from chat answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,10 @@ class ChatPrompt:
     messages: tuple[Mapping[str, Any], ...]
     is_continued: bool = False
     """The last message is the assistant's and goes on."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """What the template knows beside the messages: tools, and what the client may tell it."""
+    is_ending_wanted: bool = False
+    """The reply must know how the rendered prompt ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +102,12 @@ class Call(Protocol):
         """Check every range and say what to generate; raises Problem."""
         ...
 
-    def reply(self, request_id: str, created_s: int) -> Reply:
-        """Begin the answer; `created_s` is in Unix seconds."""
+    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
+        """Begin the answer; `created_s` is in Unix seconds.
+
+        `endings` are the last characters of each generation's rendered prompt, "" where they are
+        not wanted.
+        """
         ...
 
 

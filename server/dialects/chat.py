@@ -1,34 +1,25 @@
 """OpenAI's chat: messages in, one turn of the assistant out.
 
-In a stream the first chunk gives the role, then each token is a chunk, and the last gives the
-reason.
 https://platform.openai.com/docs/api-reference/chat
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
-from engine import Delta, Token, TopToken
-from server.dialects import openai, ranges, wire
-from server.dialects.answers import (
-    ChatChoice,
-    ChatChunk,
-    ChatChunkChoice,
-    ChatCompletion,
-    ChatDelta,
-    ChatLogprob,
-    ChatLogprobs,
-    ChatMessage,
-    TopLogprob,
-)
-from server.dialects.bodies import MAX_TOP_LOGPROBS, ChatBody, ChatMessageBody
+from server.dialects import openai, ranges
+from server.dialects.bodies import MAX_TOP_LOGPROBS, ChatBody
 from server.dialects.call import ChatPrompt, DialectConfig, Generation, Reply
+from server.dialects.chat_prompt import chat_prompt
+from server.dialects.chat_reply import ChatReply, ChatStreamReply, TurnStreamReply
 from server.dialects.decode import decode
-from server.dialects.gathered import Gathered
 from server.dialects.openai import Head, OpenAIDialect
-from server.errors import ErrorType, Problem, invalid
+from server.dialects.tools import think
+from server.dialects.tools.offer import Offer, offer
+from server.dialects.tools.turn_parser import TurnParser
+from server.errors import invalid
 
 
 class ChatDialect(OpenAIDialect):
@@ -48,6 +39,8 @@ class ChatCall:
     prompt: ChatPrompt
     seeds: tuple[int, ...]
     """One a choice."""
+    offer: Offer | None = None
+    """What the model may call."""
 
     @property
     def is_stream(self) -> bool:
@@ -82,195 +75,68 @@ class ChatCall:
             for seed in self.seeds
         )
 
-    def reply(self, request_id: str, created_s: int) -> Reply:
+    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
         """Begin the answer."""
         if not self.is_stream:
-            return self.whole_reply(request_id, created_s)
-        return ChatStreamReply(self._head(request_id, created_s), self.asked, len(self.seeds))
+            return self.whole_reply(request_id, created_s, endings)
+        head, parsers = self._head(request_id, created_s), self.parsers(endings)
+        if parsers:
+            return TurnStreamReply(head, self.asked, parsers)
+        return ChatStreamReply(head, self.asked, len(self.seeds))
 
-    def whole_reply(self, request_id: str, created_s: int) -> "ChatReply":
+    def whole_reply(
+        self, request_id: str, created_s: int, endings: Sequence[str] = ()
+    ) -> ChatReply:
         """Begin an answer in one piece."""
-        head = self._head(request_id, created_s)
-        return ChatReply(head, len(self.seeds), has_logprobs=bool(self.asked.logprobs))
+        head, parsers = self._head(request_id, created_s), self.parsers(endings)
+        return ChatReply(head, len(self.seeds), parsers, has_logprobs=bool(self.asked.logprobs))
+
+    def parsers(self, endings: Sequence[str]) -> list[TurnParser]:
+        """Give a parser a choice, or none where all of a turn is text."""
+        if self.offer is None and not self.config.has_reasoning:
+            return []
+        return [
+            TurnParser(
+                None if self.offer is None else self.offer.form,
+                frozenset() if self.offer is None else self.offer.names,
+                has_reasoning=self.config.has_reasoning,
+                is_thinking=self._is_thinking(ending),
+                max_calls=None if self.offer is None else self.offer.max_calls,
+            )
+            for ending in endings or ("",) * len(self.seeds)
+        ]
+
+    def _is_thinking(self, ending: str) -> bool:
+        """Tell whether the turn begins inside a thought: the prompt's, or that which goes on."""
+        if self.prompt.is_continued:
+            return think.is_open_after(self.prompt.messages[-1]["content"])
+        return ending.rstrip().endswith(think.OPEN)
 
     def _head(self, request_id: str, created_s: int) -> Head:
         return Head(f"chatcmpl-{request_id}", created_s, self.config.model_id)
 
 
 def chat_call(config: DialectConfig, asked: ChatBody) -> ChatCall:
-    """Refuse what cannot be done, and read the messages."""
-    _refuse_tools(asked)
+    """Refuse what cannot be done, and read messages and tools."""
+    offered = offer(config, asked)
     openai.refuse_unsupported(asked)
+    if asked.chat_template is not None:
+        raise ranges.unsupported("chat_template", "templates other than the model's")
     seeds = openai.seeds(asked, 1, openai.num_choices(config, asked))
-    return ChatCall(config, asked, chat_prompt(asked.messages), seeds)
+    prompt = chat_prompt(
+        asked.messages, _variables(asked, offered), is_ending_wanted=config.has_reasoning
+    )
+    return ChatCall(config, asked, prompt, seeds, offered)
 
 
-def chat_prompt(turns: Sequence[ChatMessageBody]) -> ChatPrompt:
-    """Read messages; if the assistant speaks last, its turn goes on."""
-    if not turns:
-        raise invalid("`messages` cannot be empty", "messages")
-    messages = tuple(_message(f"messages[{number}]", turn) for number, turn in enumerate(turns))
-    return ChatPrompt(messages, is_continued=turns[-1].role == "assistant")
-
-
-class ChatReply:
-    """A whole answer."""
-
-    def __init__(self, head: Head, num_choices: int, *, has_logprobs: bool) -> None:
-        self._head = head
-        self._has_logprobs = has_logprobs
-        self._gathered = [Gathered() for _ in range(num_choices)]
-
-    def delta(self, index: int, delta: Delta) -> bytes:
-        """Keep what came."""
-        self._gathered[index].add(delta)
-        return b""
-
-    @property
-    def text(self) -> str:
-        """The first turn's text."""
-        return self._gathered[0].finish.text
-
-    def end(self) -> bytes:
-        """Render the answer."""
-        finishes = [gathered.finish for gathered in self._gathered]
-        return wire.dumps(
-            ChatCompletion(
-                object="chat.completion",
-                id=self._head.id,
-                created=self._head.created_s,
-                model=self._head.model,
-                system_fingerprint=openai.FINGERPRINT,
-                choices=[self._choice(*choice) for choice in enumerate(self._gathered)],
-                usage=openai.usage(finishes, num_each=len(finishes)),
-            )
-        )
-
-    def problem(self, problem: Problem) -> bytes:
-        """Phrase a problem as a whole body: nothing was sent before."""
-        return wire.dumps(openai.error(problem))
-
-    def _choice(self, index: int, gathered: Gathered) -> ChatChoice:
-        tokens, finish = gathered.tokens, gathered.finish
-        logprobs = ChatLogprobs([_logprob(t) for t in tokens]) if self._has_logprobs else None
-        message = ChatMessage("assistant", finish.text)
-        return ChatChoice(index, message, logprobs, openai.stop_reason(finish))
-
-
-class ChatStreamReply:
-    """For each choice the role, one chunk a token, the reason; they come as they come."""
-
-    def __init__(self, head: Head, asked: ChatBody, num_choices: int) -> None:
-        self._head = head
-        self._has_logprobs = bool(asked.logprobs)
-        self._has_usage = openai.has_usage(asked)
-        self._gathered = [Gathered() for _ in range(num_choices)]
-        self._begun: set[int] = set()
-        self._templates = [
-            wire.template(self._chunk(index, ChatDelta(content=wire.HOLE)))
-            for index in range(num_choices)
-        ]
-
-    def delta(self, index: int, delta: Delta) -> bytes:
-        """Render one chunk a token."""
-        events = b"" if index in self._begun else self._first(index)
-        self._begun.add(index)
-        if delta.finish is None:
-            return events + self._events(index, delta.tokens)
-        self._gathered[index].add(delta)
-        reason = openai.stop_reason(delta.finish)
-        end = wire.event(self._chunk(index, ChatDelta(), finish_reason=reason))
-        return events + self._events(index, delta.tokens) + end
-
-    def end(self) -> bytes:
-        """Add the usage where it is wanted, and say that this was all."""
-        if not self._has_usage:
-            return wire.DONE
-        finishes = [gathered.finish for gathered in self._gathered]
-        chunk = self._chunk(0, ChatDelta())
-        chunk.choices, chunk.usage = [], openai.usage(finishes, num_each=len(finishes))
-        return wire.event(chunk) + wire.DONE
-
-    def problem(self, problem: Problem) -> bytes:
-        """Phrase a problem as the last event but one."""
-        return openai.last_events(problem)
-
-    def _first(self, index: int) -> bytes:
-        return wire.event(self._chunk(index, ChatDelta(role="assistant", content="")))
-
-    def _events(self, index: int, tokens: Sequence[Token]) -> bytes:
-        if not self._has_logprobs:
-            before, after = self._templates[index]
-            return "".join([before + wire.text(t.visible) + after for t in tokens]).encode("ascii")
-        return b"".join(
-            wire.event(
-                self._chunk(index, ChatDelta(content=t.visible), ChatLogprobs([_logprob(t)]))
-            )
-            for t in tokens
-        )
-
-    def _chunk(
-        self,
-        index: int,
-        delta: ChatDelta,
-        logprobs: ChatLogprobs | None = None,
-        finish_reason: str | None = None,
-    ) -> ChatChunk:
-        return ChatChunk(
-            object="chat.completion.chunk",
-            id=self._head.id,
-            created=self._head.created_s,
-            model=self._head.model,
-            system_fingerprint=openai.FINGERPRINT,
-            choices=[ChatChunkChoice(index, delta, logprobs, finish_reason)],
-            usage=None if self._has_usage else UNSET,
-        )
-
-
-def _logprob(token: Token) -> ChatLogprob:
-    own = _top(token)
-    return ChatLogprob(own.token, own.logprob, own.bytes, [_top(top) for top in token.top])
-
-
-def _top(token: Token | TopToken) -> TopLogprob:
-    return TopLogprob(token.text, wire.finite(token.logprob), list(token.text.encode()))
-
-
-def _refuse_tools(asked: ChatBody) -> None:
-    """Refuse tools that would be used; TGI has a message of its own for tools with a format."""
-    form = asked.response_format
-    if asked.tools is not None and form is not None and form.type != "text":
-        message = "Tool error: Grammar and tools are mutually exclusive"
-        raise Problem(ErrorType.TOOL_ERROR, message, "tools")
-    if asked.tool_choice not in (None, "none", "auto"):
-        raise _no_tools("tool_choice")
-    if asked.tools and asked.tool_choice != "none":
-        raise _no_tools("tools")
-
-
-def _no_tools(field: str) -> Problem:
-    message = f"Tool error: `{field}`: tools are not supported by this version"
-    return Problem(ErrorType.TOOL_ERROR, message, field)
-
-
-def _message(field: str, turn: ChatMessageBody) -> dict[str, str]:
-    if turn.tool_calls:
-        raise _no_tools(f"{field}.tool_calls")
-    message = {"role": turn.role, "content": _content(f"{field}.content", turn)}
-    return message if turn.name is None else {**message, "name": turn.name}
-
-
-def _content(field: str, turn: ChatMessageBody) -> str:
-    """Return a message's text, its parts joined as TGI joins them."""
-    if turn.content is None:
-        raise invalid(f"`{field}` is missing", field)
-    if isinstance(turn.content, str):
-        return turn.content
-    for number, part in enumerate(turn.content):
-        here = f"{field}[{number}]"
-        if part.type != "text":
-            what = f"parts of type `{ranges.shown(part.type)}`"
-            raise ranges.unsupported(f"{here}.type", what)
-        if part.text is None:
-            raise invalid(f"`{here}.text` is missing", f"{here}.text")
-    return "".join(part.text or "" for part in turn.content)
+def _variables(asked: ChatBody, offered: Offer | None) -> dict[str, Any]:
+    """Collect what the template is told beside the messages; mostly nothing."""
+    variables: dict[str, Any] = {}
+    if offered is not None:
+        variables["tools"] = list(offered.tools)
+    if asked.reasoning_effort is not None:
+        variables["reasoning_effort"] = asked.reasoning_effort
+    if asked.chat_template_kwargs is not None:
+        options = structs.asdict(asked.chat_template_kwargs)
+        variables |= {name: value for name, value in options.items() if value is not UNSET}
+    return variables

@@ -1,6 +1,6 @@
 """What clouds expect: `/invocations` (SageMaker) and `/vertex` (Vertex AI), over other dialects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Raw, Struct
@@ -11,7 +11,8 @@ from server.dialects import tgi_reply, wire
 from server.dialects.answers import Predictions
 from server.dialects.bodies import ChatBody, GenerateBody, Parameters, VertexBody
 from server.dialects.call import Call, Generation
-from server.dialects.chat import ChatCall, ChatDialect, ChatReply, chat_call
+from server.dialects.chat import ChatCall, ChatDialect, chat_call
+from server.dialects.chat_reply import ChatReply
 from server.dialects.completions import CompletionsDialect
 from server.dialects.decode import decode
 from server.dialects.tgi import CompatDialect, GenerateCall, NativeDialect, generate_call
@@ -91,7 +92,7 @@ class VertexCall:
         """Check every instance's ranges."""
         return tuple(generation for call in self.calls for generation in call.generations())
 
-    def reply(self, request_id: str, created_s: int) -> "VertexReply":
+    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> "VertexReply":
         """Begin the answer."""
         reply = VertexReply()
         for call in self.calls:

@@ -139,7 +139,7 @@ class CompletionsCall:
             flag = "--enable-prefill-logprobs"
             raise invalid(f"`echo` with `logprobs` needs a server started with {flag}", "echo")
 
-    def reply(self, request_id: str, created_s: int) -> Reply:
+    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
         """Begin the answer."""
         head = Head(f"cmpl-{request_id}", created_s, self.config.model_id)
         if self.is_stream:

@@ -6,7 +6,7 @@ https://github.com/huggingface/text-generation-inference/blob/db931fcf/router/sr
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from server.dialects.call import DialectConfig
 from server.errors import Problem, invalid
@@ -85,6 +85,15 @@ def check_ids(config: DialectConfig, field: str, token_ids: Sequence[int]) -> No
         require(0 <= worst < config.vocab_size, field, rule, worst)
 
 
+def check_depth(field: str, value: object, most: int) -> None:
+    """Check how deep objects and lists are nested within one another."""
+    level, depth = [value], -1
+    while level and depth <= most:
+        level = [child for each in level for child in _children(each)]
+        depth += 1
+    require(depth <= most, field, f"must be nested at most {most} deep", f"more than {most}")
+
+
 def draw_seed() -> int:
     """Draw the seed of a sequence whose client named none."""
     return secrets.randbits(64)
@@ -93,3 +102,12 @@ def draw_seed() -> int:
 def unsupported(field: str, what: str) -> Problem:
     """Refuse by name what this version cannot do."""
     return invalid(f"`{field}`: {what} are not supported by this version", field)
+
+
+def _children(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+    return ()

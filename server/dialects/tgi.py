@@ -4,7 +4,7 @@ Defaults, ranges and the order of the checks are TGI 3.3's.
 https://github.com/huggingface/text-generation-inference/blob/db931fcf/router/src/server.rs
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine import LogprobsMode, SamplingParams
@@ -104,7 +104,7 @@ class GenerateCall:
             for seed in self.seeds
         )
 
-    def reply(self, request_id: str, created_s: int) -> Reply:
+    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
         """Begin the answer; TGI's answers name neither request nor time."""
         return GenerateStreamReply(self._shape()) if self.is_stream else self.whole_reply()
 

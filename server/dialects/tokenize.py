@@ -12,7 +12,7 @@ from server.dialects import wire
 from server.dialects.answers import ChatTokenizeAnswer, SpanAnswer
 from server.dialects.bodies import ChatTokenizeBody, TokenizeBody
 from server.dialects.call import ChatPrompt
-from server.dialects.chat import chat_prompt
+from server.dialects.chat_prompt import chat_prompt
 from server.dialects.decode import decode
 from server.errors import Problem, invalid
 

@@ -12,7 +12,8 @@ export const LEFT_OUT = {
   chat: [
     "model", "messages", "stream", "stream_options", "logprobs", "max_completion_tokens",
     "max_new_tokens", "min_new_tokens", "n", "best_of", "adapter_id", "grammar", "response_format",
-    "tools", "tool_choice",
+    "tools", "tool_choice", "parallel_tool_calls", "chat_template", "chat_template_kwargs",
+    "reasoning_effort",
   ],
 };
 const SCHEMAS = { prompt: "Parameters", chat: "ChatBody" };

@@ -161,6 +161,52 @@ def test_added_tokens_that_are_not_special_act_in_contents():
     assert think in BYTE_LEVEL.encode_chat(user("<think></s>"))
 
 
+TOOLS_TEMPLATE = (
+    "{{ tools | tojson }}{{ effort }}<s>{% for m in messages %}{{ m.name }}{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.id }}{{ c.function.name }}"
+    "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}"
+)
+
+
+@given(text=hostile_text)
+def test_special_text_in_tools_calls_and_results_gives_no_special_id(text):
+    tokenizer = Tokenizer(fast(byte_level(), TOOLS_TEMPLATE))
+    schema = {"properties": {text: {"type": "string", "enum": [text]}}}
+    function = {"name": text, "description": text, "parameters": schema}
+    call = {"id": text, "function": {"name": text, "arguments": {text: [text, {text: text}]}}}
+    messages = (
+        {"role": "assistant", "content": text, "tool_calls": [call]},
+        {"role": "tool", "content": text, "name": text, "tool_call_id": text},
+    )
+    variables = {"tools": [{"type": "function", "function": function}], "effort": text}
+    ids = tokenizer.encode_chat(messages, variables=variables)
+    assert specials_in(tokenizer, ids) == ["<s>"]
+
+
+def test_tools_and_variables_give_the_librarys_own_ids():
+    library = fast(byte_level(), TOOLS_TEMPLATE)
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    expected = library.apply_chat_template(
+        list(user("hi")), tools=tools, effort="low", return_dict=False
+    )
+    variables = {"tools": tools, "effort": "low"}
+    assert Tokenizer(library).encode_chat(user("hi"), variables=variables) == expected
+
+
+@every_kind
+def test_the_end_of_a_prompt_can_be_read_again_with_its_specials(kind):
+    ids = OURS[kind].encode_chat(user("a fox"))
+    last = "[UNK]" if kind == "word_piece" else "assistant"
+    assert OURS[kind].ending(ids).rstrip().endswith(last)
+    assert "<|im_start|>" in OURS[kind].ending(ids)
+
+
+def test_the_template_that_tools_are_shown_by_can_be_looked_at():
+    templates = {"default": "a", "tool_use": "b"}
+    for template, expected in (("a", "a"), (templates, "b"), ({"default": "a"}, "a"), (None, "")):
+        assert Tokenizer(fast(byte_level(), template)).chat_template == expected
+
+
 def test_a_continued_message_has_no_end_and_no_new_beginning():
     messages = (*user("hi"), {"role": "assistant", "content": "Well</s>,"})
     text = BYTE_LEVEL.render_chat(messages, is_continued=True)

@@ -34,6 +34,8 @@ SAMPLES = {
     "--trust-remote-code": ("engine.trust_remote_code", None, True),
     "--tokenizer-config-path": ("engine.chat_template_path", TEMPLATE, Path(TEMPLATE)),
     "--huggingface-hub-cache": ("engine.cache_dir", "cache", Path("cache")),
+    "--tool-call-parser": ("server.tool_call_parser", "hermes", "hermes"),
+    "--reasoning-parser": ("server.reasoning_parser", "think", "think"),
     "--served-model-name": ("server.served_model_name", "mine", "mine"),
     "--max-concurrent-requests": ("server.max_concurrent_requests", "7", 7),
     "--max-best-of": ("server.max_best_of", "7", 7),

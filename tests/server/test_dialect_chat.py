@@ -87,28 +87,162 @@ def test_messages_that_cannot_be_are_refused(fields, message):
     assert caught.value.message == f"Input validation error: {message}"
 
 
-TOOL = {"type": "function", "function": {"name": "f"}}
+CALL = {"id": "a1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+
+
+def test_calls_and_their_results_reach_the_template_with_arguments_as_objects():
+    called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    result = {"role": "tool", "content": "2", "tool_call_id": "a1"}
+    (generation,) = parse(messages=[USER, called, result]).generations()
+    function = {"name": "f", "arguments": {"x": 1}}
+    call = {"id": "a1", "type": "function", "function": function}
+    assert generation.prompt.messages == (
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {**result, "name": "f"},
+    )
+    assert generation.prompt.is_continued is False
 
 
 @pytest.mark.parametrize(
-    ("fields", "field"),
+    ("arguments", "expected"),
     [
-        ({"messages": [USER], "tools": [TOOL]}, "tools"),
-        ({"messages": [USER], "tools": [TOOL], "tool_choice": "auto"}, "tools"),
-        ({"messages": [USER], "tool_choice": "required"}, "tool_choice"),
-        ({"messages": [USER], "tool_choice": TOOL}, "tool_choice"),
-        (
-            {"messages": [USER, {"role": "assistant", "tool_calls": [TOOL]}]},
-            "messages[1].tool_calls",
-        ),
+        (None, {}),
+        ({"a": 1}, {"a": 1}),
+        ("{}", {}),
+        ('{"a": ', '{"a": '),
+        ("[1]", "[1]"),
+        ("\\", "\\"),
     ],
 )
-def test_tools_that_would_be_used_are_refused_by_name(fields, field):
+def test_arguments_that_are_no_object_stay_the_text_they_are(arguments, expected):
+    call = {"function": {"name": "f", "arguments": arguments}}
+    chat = parse(messages=[{"role": "assistant", "tool_calls": [call]}, USER])
+    (shown,) = chat.prompt.messages[0]["tool_calls"]
+    assert shown == {"type": "function", "function": {"name": "f", "arguments": expected}}
+
+
+def test_a_call_that_was_made_ends_the_assistants_turn():
+    called = {"role": "assistant", "content": "x", "tool_calls": [CALL]}
+    assert parse(messages=[USER, called]).prompt.is_continued is False
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+HERMES = {"tool_format": "hermes"}
+
+
+def deep(depth):
+    return {"a": deep(depth - 1)} if depth else {}
+
+
+def parse_with(config, **fields):
+    dialect = ChatDialect(dialect_config(**config))
+    return dialect.parse(json.dumps({"messages": [USER], **fields}).encode())
+
+
+def test_tools_reach_the_template_as_they_were_written():
+    tools = [{"function": {**TOOL["function"], "strict": True, "description": None}}, TOOL]
+    chat = parse_with(HERMES, tools=tools)
+    assert chat.prompt.variables == {"tools": [TOOL, TOOL]}
+    assert (chat.offer.names, chat.offer.max_calls) == ({"f"}, None)
+    assert parse_with(HERMES, tools=[TOOL], parallel_tool_calls=False).offer.max_calls == 1
+
+
+def test_tools_that_are_not_to_be_called_are_shown_to_nobody():
+    chat = parse_with(HERMES, tools=[TOOL], tool_choice="none")
+    assert (chat.prompt.variables, chat.offer, chat.parsers(())) == ({}, None, [])
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "field", "message"),
+    [
+        ({}, {"tools": [TOOL]}, "tools",
+         "`tools`: the model's chat template has no calls in a format that is known here; "
+         "--tool-call-parser can name one"),
+        (HERMES, {"tool_choice": "required"}, "tool_choice", "`tool_choice` needs `tools`"),
+        (HERMES, {"tools": [TOOL], "tool_choice": "required"}, "tool_choice",
+         "`tool_choice`: calls that must be made are not supported by this version"),
+        (HERMES, {"tools": [TOOL], "tool_choice": "f"}, "tool_choice",
+         "`tool_choice`: calls that must be made are not supported by this version"),
+        (HERMES, {"tools": [TOOL], "tool_choice": {"function": {"name": "g"}}}, "tool_choice",
+         "Tool with name g not found"),
+        (HERMES, {"tools": [TOOL], "response_format": {"type": "json_object"}}, "tools",
+         "Grammar and tools are mutually exclusive"),
+    ],
+)  # fmt: skip
+def test_tools_that_cannot_be_had_are_a_tool_error(config, fields, field, message):
     with pytest.raises(Problem) as caught:
-        parse(**fields)
+        parse_with(config, **fields)
     assert (caught.value.status, caught.value.error_type) == (422, ErrorType.TOOL_ERROR)
-    message = f"Tool error: `{field}`: tools are not supported by this version"
-    assert (caught.value.message, caught.value.field) == (message, field)
+    assert (caught.value.message, caught.value.field) == (f"Tool error: {message}", field)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tools": [TOOL] * 129}, "`tools`: expected `array` of length <= 128"),
+        ({"tools": [{"type": "function"}]}, "`tools[0].function` is missing"),
+        ({"tools": [{"function": {}}]}, "`tools[0].function.name` is missing"),
+        ({"tools": [{"function": {"name": "a b"}}]},
+         "`tools[0].function.name`: expected `str` matching regex '^[\\\\w.:/-]{1,128}$'"),
+        ({"tools": [{**TOOL, "type": "web"}]},
+         "`tools[0].type`: tools of type `web` are not supported by this version"),
+        ({"tools": [TOOL, {"function": {"name": "g", "parameters": deep(33)}}]},
+         "`tools[1].function.parameters` must be nested at most 32 deep. Given: more than 32"),
+        ({"tools": [{"function": {"name": "f", "description": "x" * 600_000}}]},
+         "`tools` must have at most 524288 bytes of JSON. Given: 600062"),
+        ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 129}]},
+         "`messages[0].tool_calls`: expected `array` of length <= 128"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]},
+         "`messages[0].tool_calls[0].function` is missing"),
+        ({"messages": [{"role": "assistant", "tool_calls": [
+            {"function": {"name": "f", "arguments": json.dumps(deep(33))}}]}]},
+         "`messages[0].tool_calls[0].function.arguments` must be nested at most 32 deep. "
+         "Given: more than 32"),
+        ({"messages": [{"role": "assistant", "tool_calls": [
+            {"function": {"name": "f", "arguments": '{"a":' * 9_999}}]}]},
+         "`messages[0].tool_calls[0].function.arguments` is nested too deeply"),
+        ({"chat_template": "x"},
+         "`chat_template`: templates other than the model's are not supported by this version"),
+        ({"chat_template_kwargs": {"chat_template": "x"}},
+         "`chat_template_kwargs`: object contains unknown field `chat_template`"),
+        ({"chat_template_kwargs": {"enable_thinking": "x"}},
+         "`chat_template_kwargs.enable_thinking`: expected `bool`, got `str`"),
+    ],
+)  # fmt: skip
+def test_tools_and_template_options_have_limits(fields, message):
+    with pytest.raises(Problem) as caught:
+        parse_with(HERMES, **fields)
+    assert caught.value.status == 422
+    assert caught.value.message == f"Input validation error: {message}"
+
+
+def test_a_client_may_tell_the_template_some_things():
+    options = {"enable_thinking": False, "reasoning_effort": "high"}
+    chat = parse_with({}, chat_template_kwargs=options, reasoning_effort="low")
+    assert chat.prompt.variables == options
+    assert parse_with({}, reasoning_effort="low").prompt.variables == {"reasoning_effort": "low"}
+    assert parse_with({}).prompt.variables == {}
+
+
+@pytest.mark.parametrize(
+    ("ending", "turn", "is_thinking"),
+    [
+        ("assistant\n<think>\n", None, True),
+        ("<think>\n\n</think>\n\n", None, False),
+        ("", None, False),
+        ("<think>", "No.", False),
+        ("", "<think>Hm", True),
+        ("", "<think>Hm</think>So", False),
+    ],
+)
+def test_a_turn_begins_inside_a_thought_where_the_prompt_leaves_one_open(ending, turn, is_thinking):
+    own = [{"role": "assistant", "content": turn}] if turn else []
+    chat = parse_with({"has_reasoning": True}, messages=[USER, *own])
+    assert chat.prompt.is_ending_wanted
+    (parser,) = chat.parsers([ending])
+    (gain,) = parser.feed("Hm") + parser.end()
+    assert (gain.kind == "reasoning") is is_thinking
 
 
 @pytest.mark.parametrize(
@@ -123,4 +257,5 @@ def test_tools_that_would_be_used_are_refused_by_name(fields, field):
     ],
 )
 def test_tools_that_change_nothing_are_not_refused(fields):
-    assert parse(messages=[USER], **fields).num_permits == 1
+    chat = parse(messages=[USER], **fields)
+    assert (chat.num_permits, chat.parsers(())) == (1, [])

@@ -1,0 +1,100 @@
+"""Offer: the tools that one request lets the model call, and how the calls will look.
+
+Refuses in TGI's words: https://github.com/huggingface/text-generation-inference/blob/db931fcf/router/src/infer/tool_grammar.rs
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from server.dialects import ranges
+from server.dialects.bodies import (
+    MAX_TOOL_DEPTH,
+    MAX_TOOLS_BYTES,
+    ChatBody,
+    ChosenToolBody,
+    ToolBody,
+)
+from server.dialects.call import DialectConfig
+from server.dialects.tools.formats import FORMATS, Format
+from server.errors import ErrorType, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Tools to show to the model, and to look for in what it says."""
+
+    tools: tuple[dict[str, Any], ...]
+    """As templates take them."""
+    form: Format
+    max_calls: int | None
+    """How many calls are answered with; None is all of them."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What may be called."""
+        return frozenset(tool["function"]["name"] for tool in self.tools)
+
+
+def offer(config: DialectConfig, asked: ChatBody) -> Offer | None:
+    """Read the tools of a request; None where the model is to know of none. Raises Problem."""
+    form = asked.response_format
+    if asked.tools is not None and form is not None and form.type != "text":
+        raise tool_error("Grammar and tools are mutually exclusive", "tools")
+    tools = asked.tools or []
+    _check_limits(tools)
+    choice = asked.tool_choice
+    if choice in (None, "auto", "none"):
+        return _offer(config, asked, tools) if tools and choice != "none" else None
+    if not tools:
+        raise tool_error("`tool_choice` needs `tools`", "tool_choice")
+    name = choice.function.name if isinstance(choice, ChosenToolBody) else choice
+    if name != "required" and name not in {tool.function.name for tool in tools}:
+        raise tool_error(f"Tool with name {name} not found", "tool_choice")
+    # Only a grammar can keep this promise; `schema.call_grammar` writes the one it takes.
+    raise tool_error(
+        "`tool_choice`: calls that must be made are not supported by this version", "tool_choice"
+    )
+
+
+def tool_error(message: str, field: str) -> Problem:
+    """Phrase what is wrong with tools as TGI does."""
+    return Problem(ErrorType.TOOL_ERROR, f"Tool error: {message}", field)
+
+
+def _check_limits(tools: list[ToolBody]) -> None:
+    for number, tool in enumerate(tools):
+        if tool.type != "function":
+            what = f"tools of type `{ranges.shown(tool.type)}`"
+            raise ranges.unsupported(f"tools[{number}].type", what)
+        field = f"tools[{number}].function.parameters"
+        ranges.check_depth(field, tool.function.parameters, MAX_TOOL_DEPTH)
+    num_bytes = len(msgspec.json.encode(tools))
+    rule = f"must have at most {MAX_TOOLS_BYTES} bytes of JSON"
+    ranges.require(num_bytes <= MAX_TOOLS_BYTES, "tools", rule, num_bytes)
+
+
+def _offer(config: DialectConfig, asked: ChatBody, tools: list[ToolBody]) -> Offer:
+    if config.tool_format is None:
+        raise tool_error(
+            "`tools`: the model's chat template has no calls in a format that is known here; "
+            "--tool-call-parser can name one",
+            "tools",
+        )
+    max_calls = 1 if asked.parallel_tool_calls is False else None
+    shown = tuple(_shown(tool) for tool in tools)
+    return Offer(shown, FORMATS[config.tool_format], max_calls)
+
+
+def _shown(tool: ToolBody) -> dict[str, Any]:
+    function = {
+        name: value
+        for name, value in (
+            ("name", tool.function.name),
+            ("description", tool.function.description),
+            ("parameters", tool.function.parameters),
+        )
+        if value not in (None, msgspec.UNSET)
+    }
+    return {"type": "function", "function": function}
