@@ -19,7 +19,7 @@ _EXPOSED = (
     "x-prompt-tokens, x-generated-tokens, x-prefill"
 )
 ANTHROPIC = "/v1/messages"
-"""How the paths of Anthropic's routes begin; its clients send their key in a header of its own."""
+"""How the paths of Anthropic's routes begin, where a key may stand in a header of its own."""
 _OWN_KEY = "x-api-key"
 _VARIES = ("origin", "access-control-request-method", "access-control-request-headers")
 

@@ -219,15 +219,29 @@ async def test_no_room_is_a_rate_limit(way):
 
 
 @WAYS
-async def test_a_key_is_taken_in_either_header_and_a_wrong_one_is_not(way):
+async def test_a_wrong_key_is_an_authentication_error(way):
     async with in_process(saying("Hello"), api_keys=("open-sesame",)) as server:
         assert (await create(server.url, way, **HI, api_key="open-sesame")).content
         with pytest.raises(anthropic.AuthenticationError, match="x-api-key") as raised:
             await create(server.url, way, **HI)
+        assert raised.value.body["type"] == "error"
         assert raised.value.body["error"]["type"] == "authentication_error"
-        async with AsyncAnthropic(base_url=server.url, auth_token="open-sesame") as client:
-            assert (await client.messages.create(**HI)).content
-            assert await client.messages.count_tokens(model="m", messages=HI["messages"])
+
+
+@pytest.mark.parametrize("path", [PATH, PATH + "/count_tokens"])
+async def test_the_header_of_older_clients_opens_its_routes(path):
+    async with in_process(api_keys=("open-sesame", "another")) as server:
+        for headers, status in (
+            (("x-api-key: open-sesame",), 200),
+            (("X-Api-Key: another", "anthropic-version: 2023-06-01"), 200),
+            (("Authorization: Bearer wrong", "x-api-key: another"), 200),
+            (("Authorization: Bearer another", "x-api-key: wrong"), 200),
+            (("x-api-key: wrong",), 401),
+            (("x-api-key: ",), 401),
+            (("x-api-key: Bearer another",), 401),
+        ):
+            answer = await call(server.url, "POST", path, HI, *headers)
+            assert answer.status == status, headers
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/generate", "/events"])
@@ -246,4 +260,5 @@ async def test_a_route_that_is_not_there_is_not_found_in_its_words():
     ):
         with pytest.raises(anthropic.NotFoundError, match="There is no route") as raised:
             await client.messages.batches.retrieve("x")
+        assert raised.value.body["type"] == "error"
         assert raised.value.body["error"]["type"] == "not_found_error"
