@@ -182,6 +182,12 @@ class Engine:
             len(text), partial(self.tokenizer.spans, text, add_special_tokens=add_special_tokens)
         )
 
+    async def decode(self, token_ids: list[int]) -> str:
+        """Decode ids, special tokens spelled out, off the loop when there are many."""
+        return await self._off_loop(
+            len(token_ids), partial(self.tokenizer.decode, token_ids, has_specials=True)
+        )
+
     async def drain(self, timeout_s: float) -> None:
         """Take nothing new, wait for what runs, and end what is left after the timeout."""
         self._is_draining = True

@@ -167,9 +167,9 @@ class Tokenizer:
         """Return a special token's literal text, None for all others."""
         return self._specials.get(token_id)
 
-    def decode(self, token_ids: list[int]) -> str:
-        """Decode ids together, special tokens left out, nothing cleaned up."""
-        return str(self._backend.decode(token_ids, skip_special_tokens=True))
+    def decode(self, token_ids: list[int], *, has_specials: bool = False) -> str:
+        """Decode ids together, special tokens left out or spelled out, nothing cleaned up."""
+        return str(self._backend.decode(token_ids, skip_special_tokens=not has_specials))
 
     def _marked(self, value: Any, mark: str) -> Any:
         """Put a number between marks in the place of each special text, however deep it lies."""

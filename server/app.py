@@ -13,6 +13,8 @@ from server.dialects.call import DialectConfig
 from server.dialects.chat import ChatDialect
 from server.dialects.cloud import InvocationsDialect, VertexDialect
 from server.dialects.completions import CompletionsDialect
+from server.dialects.messages import MessagesDialect
+from server.dialects.responses import ResponsesDialect
 from server.dialects.tgi import CompatDialect, GenerateDialect, GenerateStreamDialect
 from server.dialects.tools.formats import has_reasoning, tool_format
 from server.generate import GenerateHandler
@@ -24,7 +26,13 @@ from server.live.frames import Frames, Watched
 from server.live.journal import Journal
 from server.live.why import Room
 from server.metrics import Metrics, Served
-from server.middleware import allow_origins, answer_preflight, answer_problems, check_keys
+from server.middleware import (
+    ANTHROPIC,
+    allow_origins,
+    answer_preflight,
+    answer_problems,
+    check_keys,
+)
 from server.openapi import openapi_document
 from server.page import PageRoutes
 from server.permits import Permits
@@ -80,7 +88,13 @@ def make_app(
         client_max_size=config.payload_limit_bytes,
         middlewares=[
             answer_preflight,
-            answer_problems(GenerateDialect(dialect), ChatDialect(dialect)),
+            answer_problems(
+                {
+                    ANTHROPIC: MessagesDialect(dialect),
+                    "/v1/": ChatDialect(dialect),
+                    "": GenerateDialect(dialect),
+                }
+            ),
             check_keys(Keys(config.api_keys), PUBLIC_ROUTES),
         ],
     )
@@ -93,7 +107,8 @@ def make_app(
     status = StatusRoutes(engine, config, metrics, model_id, version)
     app.add_routes(_root_routes(status, config.is_web))
     app.add_routes(_status_routes(status))
-    app.add_routes(_tokenize_routes(TokenizeRoutes(engine, config.payload_limit_bytes)))
+    tokenize = TokenizeRoutes(engine, dialect, config.payload_limit_bytes)
+    app.add_routes(_tokenize_routes(tokenize))
     document = openapi_document(dialect, version, generators.published.values())
     app.add_routes(_docs_routes(document))
     app.add_routes([web.get("/demo", demo.lead if demo is not None else no_demo)])
@@ -152,6 +167,8 @@ def _generation_routes(
         web.post("/generate_stream", handler.route(GenerateStreamDialect(config))),
         web.post("/v1/completions", handler.route(CompletionsDialect(config))),
         web.post("/v1/chat/completions", handler.route(ChatDialect(config))),
+        web.post("/v1/responses", handler.route(ResponsesDialect(config))),
+        web.post("/v1/messages", handler.route(MessagesDialect(config))),
         web.post("/invocations", handler.route(InvocationsDialect(config))),
         web.post("/vertex", handler.route(VertexDialect(config))),
     ]
@@ -168,6 +185,8 @@ def _tokenize_routes(routes: TokenizeRoutes) -> list[web.AbstractRouteDef]:
     return [
         web.post("/tokenize", routes.tokenize),
         web.post("/chat_tokenize", routes.chat_tokenize),
+        web.post("/detokenize", routes.detokenize),
+        web.post("/v1/messages/count_tokens", routes.count_message_tokens),
     ]
 
 

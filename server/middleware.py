@@ -1,13 +1,12 @@
 """What holds for every route: CORS, API keys, request ids, and problems told as JSON."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from server.config import ServerConfig
-from server.dialects.chat import ChatDialect
-from server.dialects.tgi import GenerateDialect
+from server.dialects.call import Dialect
 from server.errors import ErrorType, Problem
 from server.exchange import label_of
 from server.generate import problem_response
@@ -19,6 +18,9 @@ _EXPOSED = (
     "x-total-time, x-validation-time, x-queue-time, x-inference-time, x-time-per-token, "
     "x-prompt-tokens, x-generated-tokens, x-prefill"
 )
+ANTHROPIC = "/v1/messages"
+"""How the paths of Anthropic's routes begin, where a key may stand in a header of its own."""
+_OWN_KEY = "x-api-key"
 _VARIES = ("origin", "access-control-request-method", "access-control-request-headers")
 
 
@@ -61,12 +63,16 @@ async def answer_preflight(request: web.Request, handler: Handler) -> web.Stream
     )
 
 
-def answer_problems(native: GenerateDialect, openai: ChatDialect) -> Middleware:
-    """Give the middleware that phrases a Problem, and aiohttp's own refusals, for the route."""
+def answer_problems(dialects: Mapping[str, Dialect]) -> Middleware:
+    """Give the middleware that phrases a Problem, and aiohttp's own refusals, for the route.
+
+    Of the paths that `dialects` names by their beginning, the first that fits counts.
+    """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        dialect = openai if request.path.startswith("/v1/") else native
+        fitting = (path for path in dialects if request.path.startswith(path))
+        dialect = dialects[next(fitting)]
         try:
             return await handler(request)
         except Problem as problem:
@@ -93,11 +99,14 @@ def check_keys(keys: Keys, public_routes: Collection[tuple[str, str]]) -> Middle
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else None
         is_public = path is None or (request.method, path) in public_routes
-        if is_public or keys.admits(request.headers.get(hdrs.AUTHORIZATION)):
+        has_own = path is not None and path.startswith(ANTHROPIC)
+        own = request.headers.get(_OWN_KEY) if has_own else None
+        if is_public or keys.admits(request.headers.get(hdrs.AUTHORIZATION), own):
             return await handler(request)
+        hint = f" or `{_OWN_KEY}: <key>`" if has_own else ""
         raise Problem(
             ErrorType.AUTHENTICATION,
-            "A valid API key is needed: send `Authorization: Bearer <key>`",
+            f"A valid API key is needed: send `Authorization: Bearer <key>`{hint}",
         )
 
     return middleware

@@ -17,6 +17,8 @@ ROUTES = (
     "/invocations",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/messages",
+    "/v1/responses",
     "/vertex",
 )
 OTHER_ROUTE = "other"

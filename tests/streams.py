@@ -4,6 +4,7 @@
     native  = *token last | *token error                 no [DONE]
     chat    = role *content reason [usage] [DONE] | [role *content] error [DONE]
     text    = *token, one of each index with its reason, [usage] [DONE] | *token error [DONE]
+    typed   = *event last | *event error                 each named by its type, no [DONE]
 
 A stream that ends cleanly has exactly one end; one that was cut has none. `check_*` raise
 AssertionError, and return what the stream says.
@@ -40,6 +41,10 @@ def check(path: str, body: bytes, *, is_whole: bool = True, num_prompts: int = 1
         return check_chat(body, is_whole=is_whole)
     if path == "/v1/completions":
         return check_completions(body, is_whole=is_whole, num_prompts=num_prompts)
+    if path == "/v1/responses":
+        return check_responses(body, is_whole=is_whole)
+    if path == "/v1/messages":
+        return check_messages(body, is_whole=is_whole)
     return check_native(body, is_whole=is_whole)
 
 
@@ -101,7 +106,79 @@ def check_completions(body: bytes, *, is_whole: bool = True, num_prompts: int = 
     return said
 
 
-def _blocks(body: bytes, is_whole: bool) -> tuple[list[bytes], Said]:
+RESPONSE = [
+    *("response.created", "response.in_progress"),
+    *("response.output_item.added", "response.content_part.added"),
+    "response.output_text.delta",
+    *("response.output_text.done", "response.content_part.done", "response.output_item.done"),
+]
+MESSAGE = [
+    *("message_start", "content_block_start", "ping"),
+    "content_block_delta",
+    *("content_block_stop", "message_delta", "message_stop"),
+]
+
+
+def check_responses(body: bytes, *, is_whole: bool = True) -> Said:
+    """Check a stream of `/v1/responses`."""
+    ends = ("response.completed", "response.incomplete")
+    said = _typed(body, is_whole, ends, "response.failed")
+    numbered = [*said.events, *([said.error] if said.error else [])]
+    assert [event["sequence_number"] for event in numbered] == [*range(len(numbered))]
+    steps = [event["type"] for event in said.events if event["type"] not in ends]
+    _check_steps(steps, RESPONSE, is_finished=is_whole and said.error is None)
+    said.text = "".join(event["delta"] for event in said.events if "delta" in event)
+    if is_whole and said.error is None:
+        answer = said.events[-1]["response"]
+        ((part,),) = [item["content"] for item in answer["output"]]
+        assert part["text"] == said.text, "joined deltas are not the text"
+        assert said.events[-1]["type"] == f"response.{answer['status']}"
+        said.finish_reason, said.usage = answer["status"], answer["usage"]
+    return said
+
+
+def check_messages(body: bytes, *, is_whole: bool = True) -> Said:
+    """Check a stream of `/v1/messages`."""
+    said = _typed(body, is_whole, ("message_stop",), "error")
+    steps = [event["type"] for event in said.events]
+    _check_steps(steps, MESSAGE, is_finished=is_whole and said.error is None)
+    tokens = [event for event in said.events if event["type"] == "content_block_delta"]
+    said.text = "".join(event["delta"]["text"] for event in tokens)
+    for event in said.events:
+        if event["type"] == "message_delta":
+            said.finish_reason, said.usage = event["delta"]["stop_reason"], event["usage"]
+    return said
+
+
+def _typed(body: bytes, is_whole: bool, ends: tuple[str, ...], failure: str) -> Said:
+    """Check what streams of named events have in common."""
+    blocks, said = _blocks(body, is_whole, is_named=True)
+    for block in blocks:
+        name, data = block.split(b"\n", 1)
+        said.events.append(_data(data))
+        assert name == b"event: " + said.events[-1]["type"].encode(), "another name than type"
+    types = [event["type"] for event in said.events]
+    _one_end([i for i, t in enumerate(types) if t in (*ends, failure)], len(types), is_whole)
+    if failure in types:
+        said.error = said.events.pop()
+        assert said.error["error"]["message"]
+        assert said.error["error_type"]
+    return said
+
+
+def _check_steps(steps: list[str], order: list[str], *, is_finished: bool) -> None:
+    """Check that each step comes after the one before it; only tokens come more than once."""
+    (token,) = [step for step in order if step.endswith("delta") and step != "message_delta"]
+    others = [step for step in steps if step != token]
+    expected = [step for step in order if step != token]
+    assert others == (expected if is_finished else expected[: len(others)])
+    if token in steps:
+        first, last = steps.index(token), len(steps) - steps[::-1].index(token)
+        assert set(steps[first:last]) == {token}, "something between tokens"
+        assert order.index(token) == first, "a token too early or too late"
+
+
+def _blocks(body: bytes, is_whole: bool, *, is_named: bool = False) -> tuple[list[bytes], Said]:
     """Split into events; a stream that was cut may end inside of one."""
     assert body.isascii(), "raw characters such as U+2028 break clients that split lines"
     assert b"\r" not in body
@@ -110,8 +187,8 @@ def _blocks(body: bytes, is_whole: bool) -> tuple[list[bytes], Said]:
     said = Said(num_comments=blocks.count(COMMENT))
     events = [block for block in blocks if block != COMMENT]
     for block in events:
-        assert block.startswith(b"data: "), block
-        assert b"\n" not in block, f"one data line an event: {block!r}"
+        assert block.startswith(b"event: " if is_named else b"data: "), block
+        assert block.count(b"\n") == is_named, f"one data line an event: {block!r}"
     return events, said
 
 

@@ -149,6 +149,12 @@ class ChatTokenizeAnswer(Struct):
     templated_text: Text
 
 
+class DetokenizeAnswer(Struct):
+    """The text of token ids, by the name that vLLM gives it."""
+
+    prompt: Text
+
+
 class Predictions(Struct):
     """One text an instance."""
 

@@ -390,6 +390,15 @@ class TokenizeBody(Struct, kw_only=True):
     ] = None
 
 
+class DetokenizeBody(Struct, kw_only=True):
+    """What to turn back to text; other fields are ignored."""
+
+    tokens: Annotated[
+        Annotated[list[TokenId], Meta(max_length=MAX_IDS)],
+        said("Token ids; special tokens are spelled out."),
+    ]
+
+
 class ChatTokenizeBody(Struct, kw_only=True):
     """A chat to render by the model's template and tokenize; other fields are ignored."""
 

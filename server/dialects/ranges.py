@@ -62,12 +62,12 @@ def check_positive(field: str, value: int | None) -> None:
         require(value > 0, field, "must be strictly positive", value)
 
 
-def check_stop(config: DialectConfig, stop: Sequence[str]) -> None:
+def check_stop(config: DialectConfig, stop: Sequence[str], field: str = "stop") -> None:
     """Check how many stop strings there are, and that none is empty."""
     most = config.max_stop_sequences
-    require(len(stop) <= most, "stop", f"supports up to {most} stop sequences", len(stop))
+    require(len(stop) <= most, field, f"supports up to {most} stop sequences", len(stop))
     if "" in stop:
-        raise invalid("`stop` must not contain an empty string", "stop")
+        raise invalid(f"`{field}` must not contain an empty string", field)
 
 
 def check_truncate(config: DialectConfig, value: int | None) -> None:

@@ -1,6 +1,6 @@
-"""`/tokenize` and `/chat_tokenize`: what to tokenize, and how the answer reads.
+"""`/tokenize`, `/chat_tokenize`, `/detokenize`: what to encode or decode, how the answer reads.
 
-No generation, no permit: the route asks the engine for spans or ids and renders them here.
+No generation, no permit: the route asks the engine for spans, ids or text and renders them here.
 `inputs` gives TGI's array; `prompt` and `messages` give a plain list of ids.
 """
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine import TextSpan
-from server.dialects import wire
-from server.dialects.answers import ChatTokenizeAnswer, SpanAnswer
-from server.dialects.bodies import ChatTokenizeBody, TokenizeBody
-from server.dialects.call import ChatPrompt
+from server.dialects import ranges, wire
+from server.dialects.answers import ChatTokenizeAnswer, DetokenizeAnswer, SpanAnswer
+from server.dialects.bodies import ChatTokenizeBody, DetokenizeBody, TokenizeBody
+from server.dialects.call import ChatPrompt, DialectConfig
 from server.dialects.chat_prompt import chat_prompt
 from server.dialects.decode import decode
 from server.errors import Problem, invalid
@@ -46,6 +46,13 @@ def parse_chat(body: bytes) -> ChatPrompt:
     return chat_prompt(decode(body, ChatTokenizeBody).messages)
 
 
+def parse_ids(config: DialectConfig, body: bytes) -> list[int]:
+    """Decode a body of `/detokenize`; raises Problem."""
+    token_ids = decode(body, DetokenizeBody).tokens
+    ranges.check_ids(config, "tokens", token_ids)
+    return token_ids
+
+
 def spans_body(spans: Sequence[TextSpan]) -> bytes:
     """Render the answer to `inputs`."""
     return wire.dumps(_spans(spans))
@@ -59,6 +66,11 @@ def ids_body(token_ids: Sequence[int]) -> bytes:
 def chat_body(spans: Sequence[TextSpan], templated_text: str) -> bytes:
     """Render the answer of `/chat_tokenize`."""
     return wire.dumps(ChatTokenizeAnswer(_spans(spans), templated_text))
+
+
+def text_body(text: str) -> bytes:
+    """Render the answer of `/detokenize`."""
+    return wire.dumps(DetokenizeAnswer(text))
 
 
 def _spans(spans: Sequence[TextSpan]) -> list[SpanAnswer]:

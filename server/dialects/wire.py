@@ -5,8 +5,9 @@ ASCII only, because clients that split lines as Unicode does break on a raw U+20
 
 import json
 import math
+from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -29,9 +30,23 @@ def event(value: Any) -> bytes:
     return b"data: " + dumps(value) + b"\n\n"
 
 
-def template(value: Any) -> tuple[str, str]:
+class Typed(Protocol):
+    """A value that says what kind of event it is."""
+
+    @property
+    def type(self) -> str:
+        """Name its kind."""
+        ...
+
+
+def typed_event(value: Typed) -> bytes:
+    """Encode a value as an event that bears its type as a name, too."""
+    return b"event: " + value.type.encode("ascii") + b"\n" + event(value)
+
+
+def template(value: Any, encode: Callable[[Any], bytes] = event) -> tuple[str, str]:
     """Encode an event that holds HOLE once; return what goes before and after the quoted text."""
-    before, after = event(value).decode("ascii").split('"\\u0000"')
+    before, after = encode(value).decode("ascii").split('"\\u0000"')
     return before, after
 
 

@@ -13,7 +13,7 @@ from in_process import in_process
 from raw_http import Connection, asking, call, connect, request_bytes
 from streams import check
 
-from server.dialects import bodies
+from server.dialects import bodies, messages_types, responses_types
 
 LIMIT_BYTES = 2_000_000
 STREAM = "/generate_stream"
@@ -78,6 +78,7 @@ class Route:
 NATIVE = {"inputs": "What is", "parameters": {"max_new_tokens": 1}}
 TEXT = {"prompt": "What is", "max_tokens": 1}
 CHAT = {"messages": [{"role": "user", "content": "What is"}], "max_tokens": 1}
+RESPONSE = {"input": CHAT["messages"], "max_output_tokens": 1}
 ROUTES = (
     Route("/", NATIVE, bodies.CompatBody),
     Route("/generate", NATIVE, bodies.GenerateBody),
@@ -100,16 +101,30 @@ ROUTES = (
     Route("/vertex", {"instances": [CHAT]}, bodies.ChatBody, ("instances", 0)),
     Route("/tokenize", {"inputs": "What is"}, bodies.TokenizeBody),
     Route("/chat_tokenize", {"messages": CHAT["messages"]}, bodies.ChatTokenizeBody),
+    Route("/detokenize", {"tokens": [1], "note": "What is"}, bodies.DetokenizeBody),
+    Route("/v1/responses", RESPONSE, responses_types.ResponsesBody),
+    Route("/v1/responses", RESPONSE, responses_types.InputMessage, ("input", 0)),
+    Route("/v1/responses", {**RESPONSE, "text": {}}, responses_types.TextOptions, ("text",)),
+    Route("/v1/messages", CHAT, messages_types.MessagesBody),
+    Route("/v1/messages", CHAT, messages_types.MessageTurn, ("messages", 0)),
+    Route(
+        "/v1/messages/count_tokens",
+        {"messages": CHAT["messages"]},
+        messages_types.CountTokensBody,
+    ),
 )
 DIALECTS = {
     bodies.CompletionBody: "/v1/completions",
     bodies.ChatBody: "/v1/chat/completions",
+    responses_types.ResponsesBody: "/v1/responses",
+    messages_types.MessagesBody: "/v1/messages",
 }
 """By whose grammar `/invocations` streams."""
 TOO_LONG = {
     "max_new_tokens": ("null", "2^31"),
     "max_tokens": ("null", "2^31"),
     "max_completion_tokens": ("2^31",),
+    "max_output_tokens": ("null", "2^31"),
     "parameters": ("null", "empty object", "object"),
 }
 """What is fine, and gives an answer as long as the context."""
@@ -250,7 +265,7 @@ def malformed(body: dict) -> dict[str, bytes]:
     """Break a good body in every way that JSON can be broken."""
     good = json.dumps(body).encode()
     middle = good.index(b"What")
-    return {
+    broken = {
         "nothing": b"",
         "spaces": b"  ",
         "cut": good[:-1],
@@ -267,6 +282,9 @@ def malformed(body: dict) -> dict[str, bytes]:
         "form": b"inputs=What",
         "BOM": b"\xef\xbb\xbf" + good,
     }
+    if "note" in body:  # a text that nobody asked for is skipped, whatever it holds
+        del broken["not UTF-8"]
+    return broken
 
 
 PATHS = sorted({route.path for route in ROUTES})

@@ -135,9 +135,16 @@ def question(num_tokens=9):
     return {"inputs": "abc", "parameters": {"max_new_tokens": num_tokens, "ignore_eos": True}}
 
 
-@pytest.mark.parametrize("path", ["/generate", STREAM, "/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/generate", STREAM, "/v1/chat/completions", "/v1/completions"),
+        *("/v1/responses", "/v1/messages"),
+    ],
+)
 async def test_a_fault_before_the_first_token_is_a_status_with_json(path):
     body = {**question(), "messages": CHAT, "prompt": "abc", "stream": True}
+    body |= {"input": "abc", "max_tokens": 9}
     async with in_process(failing_at(0)) as server:
         answer = await call(server.url, "POST", path, body)
         assert answer.status == 424

@@ -82,6 +82,21 @@ def test_openai_joins_completions_and_its_helper_agrees(server):
     assert value("openai", "helper", server) == chat
 
 
+def test_openai_joins_responses_and_its_helper_agrees(server):
+    whole = value("openai", "response", server)
+    assert (whole["status"], whole["output_text"]) == ("completed", text_of(whole))
+    events = value("openai", "responseStream", server)
+    assert [event["sequence_number"] for event in events] == [*range(len(events))]
+    assert "".join(event.get("delta", "") for event in events) == whole["output_text"]
+    assert text_of(events[-1]["response"]) == whole["output_text"]
+    assert text_of(value("openai", "responseHelper", server)) == whole["output_text"]
+
+
+def text_of(response):
+    ((part,),) = [item["content"] for item in response["output"]]
+    return part["text"]
+
+
 @pytest.mark.parametrize(
     ("client", "case"),
     [

@@ -11,6 +11,8 @@ BODY = {
     "inputs": "abc",
     "prompt": "abc",
     "messages": [{"role": "user", "content": "abc"}],
+    "input": "abc",
+    "tokens": [1],
     "instances": [{"inputs": "abc", "parameters": {"max_new_tokens": 2}}],
     "parameters": {"max_new_tokens": 2},
     "max_tokens": 2,

@@ -37,6 +37,44 @@ ROLE, WORD, END = (
 )
 OPENAI_ERROR = event({"error": {"message": "no"}, "error_type": "generation"})
 DONE = b"data: [DONE]\n\n"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+
+
+def typed(kind, **more) -> bytes:
+    return b"event: " + kind.encode() + b"\n" + event({"type": kind, **more})
+
+
+def numbered(*pairs) -> bytes:
+    return b"".join(
+        typed(f"response.{kind}", **more, sequence_number=number)
+        for number, (kind, more) in enumerate(pairs)
+    )
+
+
+def answer(status, said) -> dict:
+    output = [{"content": [{"text": said}]}]
+    return {"response": {"status": status, "output": output, "usage": {}}}
+
+
+PLAIN = {"message": "no"}
+BEGUN = [
+    ("created", {}),
+    ("in_progress", {}),
+    ("output_item.added", {}),
+    ("content_part.added", {}),
+]
+WORDS = [("output_text.delta", {"delta": "a"}), ("output_text.delta", {"delta": "b"})]
+DONES = [("output_text.done", {}), ("content_part.done", {}), ("output_item.done", {})]
+COMPLETED = ("completed", answer("completed", "ab"))
+FAILED = ("failed", {"error": PLAIN, "error_type": "generation"})
+START = typed("message_start") + typed("content_block_start") + typed("ping")
+GAIN = typed("content_block_delta", delta={"text": "a"})
+STOP = (
+    typed("content_block_stop")
+    + typed("message_delta", delta={"stop_reason": "end_turn"}, usage={})
+    + typed("message_stop")
+)
+ANTHROPIC_ERROR = typed("error", error=PLAIN, error_type="generation")
 GOOD = [
     (NATIVE, A + LAST, "ab"),
     (NATIVE, b":\n\n" + A + b":\n\n" + LAST, "ab"),
@@ -45,6 +83,12 @@ GOOD = [
     (CHAT, ROLE + WORD + END + DONE, "a"),
     (CHAT, ROLE + WORD + OPENAI_ERROR + DONE, "a"),
     (TEXT, text(0, "a") + text(0, "b", "length") + DONE, "ab"),
+    (RESPONSES, numbered(*BEGUN, *WORDS, *DONES, COMPLETED), "ab"),
+    (RESPONSES, b":\n\n" + numbered(*BEGUN, *WORDS, FAILED), "ab"),
+    (RESPONSES, numbered(FAILED), ""),
+    (MESSAGES, START + GAIN + GAIN + STOP, "aa"),
+    (MESSAGES, START + GAIN + ANTHROPIC_ERROR, "a"),
+    (MESSAGES, ANTHROPIC_ERROR, ""),
 ]
 BAD = {
     "no end": (NATIVE, A),
@@ -76,6 +120,22 @@ BAD = {
     "an event after done": (CHAT, ROLE + END + DONE + WORD),
     "no reason of a text": (TEXT, text(0, "a") + DONE),
     "a text after its reason": (TEXT, text(0, "a", "stop") + text(0, "b") + DONE),
+    "no end of a response": (RESPONSES, numbered(*BEGUN, *WORDS, *DONES)),
+    "a failure after the end": (RESPONSES, numbered(*BEGUN, *WORDS, *DONES, COMPLETED, FAILED)),
+    "no beginning of a response": (RESPONSES, numbered(*WORDS, *DONES, COMPLETED)),
+    "a word after the words": (RESPONSES, numbered(*BEGUN, *DONES, *WORDS, COMPLETED)),
+    "a step left out": (RESPONSES, numbered(*BEGUN, *WORDS, *DONES[1:], COMPLETED)),
+    "another text of a response": (RESPONSES, numbered(*BEGUN, WORDS[0], *DONES, COMPLETED)),
+    "another status": (
+        RESPONSES,
+        numbered(*BEGUN, *WORDS, *DONES, ("completed", answer("incomplete", "ab"))),
+    ),
+    "numbers that jump": (RESPONSES, numbered(*BEGUN) + numbered(FAILED)),
+    "a name of another type": (MESSAGES, START + GAIN.replace(b"_delta", b"_stop", 1) + STOP),
+    "no name": (MESSAGES, START + event({"type": "content_block_delta"}) + STOP),
+    "done on a typed route": (MESSAGES, START + GAIN + STOP + DONE),
+    "no usage": (MESSAGES, START + GAIN + typed("content_block_stop") + typed("message_stop")),
+    "an event after an error of Anthropic's": (MESSAGES, START + ANTHROPIC_ERROR + GAIN),
 }
 
 

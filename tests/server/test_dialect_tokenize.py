@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from dialect_config import dialect_config
 
 from engine import TextSpan
 from server.dialects import tokenize
@@ -74,3 +75,29 @@ def test_a_chat_is_answered_with_its_tokens_and_its_text():
 def test_a_chat_without_messages_is_refused():
     with pytest.raises(Problem, match="`messages` cannot be empty"):
         tokenize.parse_chat(b'{"messages":[]}')
+
+
+def ids(tokens):
+    return tokenize.parse_ids(dialect_config(), json.dumps({"tokens": tokens}).encode())
+
+
+def test_ids_are_decoded_as_they_are_and_answered_with_their_text():
+    assert ids([0, 31_999, 5]) == [0, 31_999, 5]
+    assert ids([]) == []
+    assert tokenize.text_body("a\u2028") == b'{"prompt":"a\\u2028"}'
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([0, 32_000], "`tokens` must hold token ids >= 0 and < 32000. Given: 32000"),
+        ([-1], "`tokens[0]`: expected `int` >= 0"),
+        (["a"], "`tokens[0]`: expected `int`, got `str`"),
+        (None, "`tokens`: expected `array`, got `null`"),
+        ([0] * 2_000_001, "`tokens`: expected `array` of length <= 2000000"),
+    ],
+)
+def test_ids_outside_the_vocabulary_are_refused(tokens, message):
+    with pytest.raises(Problem) as caught:
+        ids(tokens)
+    assert caught.value.message == f"Input validation error: {message}"

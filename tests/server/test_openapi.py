@@ -15,6 +15,8 @@ from server.dialects import openai, tokenize
 from server.dialects.chat import ChatDialect
 from server.dialects.cloud import InvocationsDialect, VertexDialect
 from server.dialects.completions import CompletionsDialect
+from server.dialects.messages import MessagesDialect, parse_count
+from server.dialects.responses import ResponsesDialect
 from server.dialects.tgi import CompatDialect, GenerateDialect, GenerateStreamDialect
 from server.errors import Problem
 from server.openapi import openapi_document
@@ -30,10 +32,14 @@ PARSERS = {
     "/generate_stream": GenerateStreamDialect(CONFIG).parse,
     "/v1/completions": CompletionsDialect(CONFIG).parse,
     "/v1/chat/completions": ChatDialect(CONFIG).parse,
+    "/v1/responses": ResponsesDialect(CONFIG).parse,
+    "/v1/messages": MessagesDialect(CONFIG).parse,
+    "/v1/messages/count_tokens": parse_count,
     "/invocations": InvocationsDialect(CONFIG).parse,
     "/vertex": VertexDialect(CONFIG).parse,
     "/tokenize": tokenize.parse,
     "/chat_tokenize": tokenize.parse_chat,
+    "/detokenize": partial(tokenize.parse_ids, CONFIG),
 }
 CHAT = {"messages": [{"role": "user", "content": "A"}]}
 SOUND = {
@@ -43,6 +49,10 @@ SOUND = {
     "ChatBody": {**CHAT, "logprobs": True},
     "TokenizeBody": {},
     "ChatTokenizeBody": CHAT,
+    "DetokenizeBody": {"tokens": [1]},
+    "ResponsesBody": {"input": "A"},
+    "MessagesBody": {**CHAT, "max_tokens": 9},
+    "CountTokensBody": CHAT,
     "VertexBody": {"instances": [{"inputs": "A"}]},
 }
 """A body of each type, to put one wrong value in."""
@@ -129,9 +139,12 @@ def test_every_route_of_the_contract_is_described():
 def test_every_example_is_taken_by_its_route():
     for path, parse in PARSERS.items():
         content = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]
-        call = parse(json.dumps(content["example"]).encode())
-        if hasattr(call, "generations"):
-            assert call.generations()
+        assert is_taken(parse, content["example"])
+
+
+def is_taken(parse, body):
+    call = parse(json.dumps(body).encode())
+    return call.generations() if hasattr(call, "generations") else call
 
 
 def test_every_problem_of_a_generation_is_described_with_its_shape():
@@ -139,10 +152,11 @@ def test_every_problem_of_a_generation_is_described_with_its_shape():
         if "post" not in methods:
             continue
         responses = methods["post"]["responses"]
-        is_generation = "tokenize" not in path
+        is_generation = "token" not in path
         expected = {"200", "400", "401", "413", "415", "422", "500"}
         assert set(responses) == expected | ({"424", "429"} if is_generation else set())
         name = "OpenAIErrorBody" if path.startswith("/v1/") else "ErrorBody"
+        name = "MessageErrorBody" if path.startswith("/v1/messages") else name
         for status in set(responses) - {"200"}:
             schema = responses[status]["content"]["application/json"]["schema"]
             assert schema == {"$ref": f"#/components/schemas/{name}"}
@@ -210,7 +224,9 @@ def test_an_integer_at_its_bound_is_within_it(path, where, bound):
     body = put(sound, where, bound)
     if where[-1] == "best_of":
         body.setdefault("parameters", {})["do_sample"] = True
-    assert PARSERS[path](json.dumps(body).encode()).generations()
+    if where[-1] in ("max_completion_tokens", "max_new_tokens") and "max_tokens" in sound:
+        body["max_tokens"] = bound  # they must be equal
+    assert is_taken(PARSERS[path], body)
 
 
 def outside(schema):
@@ -259,8 +275,10 @@ def put(body, path, value):
         following = path[depth + 1]
         empty = [] if following == "*" else {}
         if step == "*":
-            filler = FILLER["ChatMessageBody"] if path[depth - 1] == "messages" else empty
-            if path[depth - 1] == "content":
+            filler = empty
+            if path[depth - 1] in ("messages", "input"):
+                filler = FILLER["ChatMessageBody"]
+            if path[depth - 1] in ("content", "system"):
                 filler = FILLER["ContentPart"]
             here[:] = here or [copy.deepcopy(filler)]
             here = here[0]
@@ -343,6 +361,8 @@ def test_a_sound_body_is_no_violation(name):
     kinds = {"CompatBody": "/", "GenerateBody": "/generate", "CompletionBody": "/v1/completions"}
     kinds |= {"ChatBody": "/v1/chat/completions", "TokenizeBody": "/tokenize"}
     kinds |= {"ChatTokenizeBody": "/chat_tokenize", "VertexBody": "/vertex"}
+    kinds |= {"ResponsesBody": "/v1/responses", "MessagesBody": "/v1/messages"}
+    kinds |= {"CountTokensBody": "/v1/messages/count_tokens", "DetokenizeBody": "/detokenize"}
     assert PARSERS[kinds[name]](json.dumps(body).encode())
     validator({"$ref": f"#/components/schemas/{name}"}).validate(body)
 
@@ -353,6 +373,8 @@ ROUTES = {
     "compat": "/",
     "completions": "/v1/completions",
     "chat": "/v1/chat/completions",
+    "responses": "/v1/responses",
+    "messages": "/v1/messages",
     "invocations": "/invocations",
     "vertex": "/vertex",
 }
@@ -371,9 +393,10 @@ def sent(path):
         status, body = sections["refusal"].splitlines()
         return route, status, "application/json", [json.loads(body)]
     text = re.sub(r"\$SEED\d", "7", sections["answer"]).replace("$FINGERPRINT", openai.FINGERPRINT)
-    if not text.startswith("data: "):
+    if not text.startswith(("data: ", "event: ")):
         return route, "200", "application/json", [json.loads(text)]
-    events = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    lines = [line for line in text.splitlines() if line.startswith("data: ")]
+    events = [line.removeprefix("data: ") for line in lines]
     return route, "200", "text/event-stream", [json.loads(e) for e in events if e != "[DONE]"]
 
 

@@ -6,6 +6,7 @@ const messages = [{ role: "user", content: prompt }];
 const model = "tgi";
 const client = (url, maxRetries = 0) =>
   new OpenAI({ baseURL: `${url}/v1`, apiKey: "-", maxRetries });
+const turn = { model, input: prompt, max_output_tokens: 200, temperature: 0 };
 const greedy = { model, max_tokens: 8, temperature: 0 };
 
 async function collect(stream) {
@@ -21,6 +22,9 @@ export const cases = {
   chatStream: (url) =>
     collect(client(url).chat.completions.create({ ...greedy, messages, stream: true })),
   helper: (url) => client(url).chat.completions.stream({ ...greedy, messages }).finalContent(),
+  response: (url) => client(url).responses.create(turn),
+  responseStream: (url) => collect(client(url).responses.create({ ...turn, stream: true })),
+  responseHelper: (url) => client(url).responses.stream(turn).finalResponse(),
   invalid: (url) => client(url).chat.completions.create({ model, messages, temperature: -1 }),
   invalidStream: (url) =>
     collect(client(url).chat.completions.create({ model, messages, temperature: -1, stream: true })),
