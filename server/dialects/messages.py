@@ -4,13 +4,14 @@ A request is a chat said otherwise, and is checked and generated as one. Tools b
 `_chat_body`, once there are any. https://docs.claude.com/en/api/messages
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from server.dialects import messages_reply, openai, ranges, turns, wire
 from server.dialects.bodies import ChatBody, ChatMessageBody
 from server.dialects.call import ChatPrompt, DialectConfig, Generation, Reply
-from server.dialects.chat import ChatCall, chat_call, chat_prompt
+from server.dialects.chat import ChatCall, chat_call
+from server.dialects.chat_prompt import chat_prompt
 from server.dialects.decode import decode
 from server.dialects.messages_reply import MessagesReply, MessagesStreamReply
 from server.dialects.messages_types import CountTokensBody, MessagesBody
@@ -65,7 +66,7 @@ class MessagesCall:
         ranges.check_stop(self.config, self.asked.stop_sequences or (), "stop_sequences")
         return self.chat.generations()
 
-    def reply(self, request_id: str, created_s: int) -> Reply:
+    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
         """Begin the answer."""
         head = Head(f"msg_{request_id}", created_s, self.config.model_id)
         return MessagesStreamReply(head) if self.is_stream else MessagesReply(head)

@@ -5,7 +5,7 @@ refused by name. Tools and other forms than text belong into `_chat_body`, once 
 https://platform.openai.com/docs/api-reference/responses
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from server.dialects import ranges, turns
@@ -62,7 +62,7 @@ class ResponsesCall:
             ranges.require(most >= 1, "max_output_tokens", "must be >= 1", most)
         return self.chat.generations()
 
-    def reply(self, request_id: str, created_s: int) -> Reply:
+    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
         """Begin the answer."""
         head = Head(f"resp_{request_id}", created_s, self.config.model_id)
         if self.is_stream:
