@@ -254,8 +254,8 @@ class NoVocabulary:
         return ""
 
 
-def make_bench(model: Model, **limits: object) -> Bench:
-    """Give a loaded model a fresh cache, runner and scheduler."""
+def make_bench(model: Model, kernels: Kernels | None = None, **limits: object) -> Bench:
+    """Give a loaded model a fresh cache, runner and scheduler; the kernels are the sampler's."""
     settings = {
         "num_blocks": 256,
         "block_size": 4,
@@ -271,7 +271,7 @@ def make_bench(model: Model, **limits: object) -> Bench:
     limit = Limits(**settings)
     cache = KVCache(model.shapes, limit.num_blocks, limit.block_size, model.dtype, model.device)
     model.attention.attach(cache)
-    sampler = Sampler(model.vocab_size, model.eos_token_ids, 0.5, 2.0, model.device)
+    sampler = Sampler(model.vocab_size, model.eos_token_ids, 0.5, 2.0, model.device, kernels)
     runner = ModelRunner(model, cache, sampler, limit.max_batch_size, limit.max_total_tokens, 1)
     return Bench(model, runner, Scheduler(limit, NoVocabulary(), model.eos_token_ids))
 
