@@ -14,48 +14,48 @@ _MAX_REST = 63
 
 
 class Drafts:
-    """Notes where each two and three tokens were last seen; a constant time for each token."""
+    """Notes where each three tokens were last seen; a constant time for each token."""
 
-    __slots__ = ("_ends", "_num_noted", "_rest", "_resting")
+    __slots__ = ("_ends", "_found", "_num_noted", "_rest", "_resting")
 
     def __init__(self) -> None:
-        self._ends: dict[tuple[int, ...], int] = {}
+        self._ends: dict[tuple[int, int, int], int] = {}
         """How many tokens there were when these were the last."""
         self._num_noted = 2
+        self._found: int | None = None
+        """How many tokens there were when the last ones were the last before."""
         self._rest = 0
         """How many steps to make no guess after the next wrong one."""
         self._resting = 0
         """How many of them are left."""
 
-    def find(self, token_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:
-        """Guess what follows; empty where the last two tokens are new together.
+    def find(self, token_ids: Sequence[int]) -> bool:
+        """Note new tokens; tell whether the last three were seen before, and a guess is due.
 
-        A guess that would reach beyond the last token goes on by repeating itself. A long prompt
-        is noted over several steps, in which nothing is guessed.
+        A long prompt is noted over several steps, in which nothing is found.
         """
         if self._resting:
             self._resting -= 1
-            return ()
-        found = self._note(token_ids)
-        if found is None:
-            return ()
-        return tuple(islice(cycle(token_ids[found : found + max_tokens]), max_tokens))
+            return False
+        end, num_tokens = self._num_noted, len(token_ids)
+        if num_tokens - end > _MAX_NEW:
+            num_tokens = end + _MAX_NEW
+        ends, found = self._ends, None
+        while end < num_tokens:
+            three = token_ids[end - 2], token_ids[end - 1], token_ids[end]
+            end += 1
+            found = ends.get(three)
+            ends[three] = end
+        self._num_noted, self._found = end, found
+        return found is not None and end == len(token_ids)
+
+    def guess(self, token_ids: Sequence[int], count: int) -> tuple[int, ...]:
+        """Guess that the same follows as before; what would reach beyond the end repeats itself."""
+        start = self._found
+        assert start is not None, "This is a bug. Nothing was found."
+        return tuple(islice(cycle(token_ids[start : start + count]), count))
 
     def learn(self, num_accepted: int) -> None:
         """Hear how many tokens of the last guess were right; guess less often after none."""
         self._rest = 0 if num_accepted else min(2 * self._rest + 1, _MAX_REST)
         self._resting = self._rest
-
-    def _note(self, token_ids: Sequence[int]) -> int | None:
-        """Note the tokens that are new; say where the last ones were seen before."""
-        ends, found = self._ends, None
-        first, num_tokens = self._num_noted + 1, len(token_ids)
-        last = min(num_tokens, self._num_noted + _MAX_NEW)
-        for end in range(first, last + 1):
-            two = token_ids[end - 2], token_ids[end - 1]
-            three = (token_ids[end - 3], *two)
-            if end == num_tokens:
-                found = ends.get(three) or ends.get(two)
-            ends[three] = ends[two] = end
-        self._num_noted = max(last, self._num_noted)
-        return found

@@ -24,35 +24,29 @@ class Speculation:
         """Let rows that compute their last token compute guesses after it, the oldest first."""
         spare = self._max_batch_tokens - sum(row.num_tokens for row in work)
         for at, row in enumerate(work):
-            if spare <= 0:
-                return
-            if row.is_sampled and row.num_tokens == 1:
+            if row.num_tokens == 1 and row.is_sampled and spare > 0:
                 sequence = running[row.sequence_id]
-                drafts = self._guess(sequence, spare)
-                if drafts:
-                    work[at] = self._with_drafts(sequence, row, drafts)
-                    spare -= len(drafts)
+                drafts = sequence.drafts
+                if drafts is None:
+                    drafts = sequence.drafts = Drafts()
+                if drafts.find(sequence.token_ids):
+                    work[at] = self._with_guess(sequence, drafts, row, spare)
+                    spare -= work[at].num_tokens - 1
 
-    def _guess(self, sequence: Sequence, spare: int) -> tuple[int, ...]:
+    def _with_guess(self, sequence: Sequence, drafts: Drafts, row: RowWork, spare: int) -> RowWork:
         """Guess as many tokens as may still be said, and as there is room for."""
+        size, num_blocks = self._pool.block_size, len(sequence.blocks)
         left = sequence.params.max_new_tokens - sequence.num_output - 1
-        num_slots = (len(sequence.blocks) + self._pool.num_free) * self._pool.block_size
-        max_tokens = min(self._max_drafts, left, spare, num_slots - sequence.num_tokens)
-        if max_tokens <= 0:
-            return ()
-        if sequence.drafts is None:
-            sequence.drafts = Drafts()
-        return sequence.drafts.find(sequence.token_ids, max_tokens)
-
-    def _with_drafts(self, sequence: Sequence, row: RowWork, drafts: tuple[int, ...]) -> RowWork:
-        num_tokens = 1 + len(drafts)
-        end = sequence.num_tokens + len(drafts)
-        missing = -(-end // self._pool.block_size) - len(sequence.blocks)
+        room = (num_blocks + self._pool.num_free) * size - sequence.num_tokens
+        num_drafts = min(self._max_drafts, left, room, spare)
+        if num_drafts <= 0:
+            return row
+        missing = -(-(sequence.num_tokens + num_drafts) // size) - num_blocks
         new_blocks = self._pool.take(max(0, missing))
         sequence.blocks += new_blocks
         return row._replace(
-            num_tokens=num_tokens,
-            num_logits=num_tokens,
+            num_tokens=1 + num_drafts,
+            num_logits=1 + num_drafts,
             new_blocks=(*row.new_blocks, *new_blocks),
-            drafts=drafts,
+            drafts=drafts.guess(sequence.token_ids, num_drafts),
         )

@@ -225,11 +225,14 @@ class Spoilt:
         self._num_prompt = num_prompt
         self._num_guesses = 0
 
-    def find(self, token_ids: list[int], max_tokens: int) -> tuple[int, ...]:
+    def find(self, token_ids: list[int]) -> bool:
+        return len(token_ids) < self._num_prompt + len(self._answer)
+
+    def guess(self, token_ids: list[int], count: int) -> tuple[int, ...]:
         start = len(token_ids) - self._num_prompt
-        guess = self._answer[start : start + max_tokens]
+        guess = self._answer[start : start + count]
         self._num_guesses += 1
-        if guess and self._num_guesses % 2:
+        if self._num_guesses % 2:
             at = self._num_guesses // 2 % len(guess)
             guess[at] = (guess[at] + 1) % 256
         return tuple(guess)

