@@ -10,10 +10,12 @@ from streams import check
 
 REPEATING = "The miller counts: one two three four, one two three four, one two three four,"
 PROMPTS = [REPEATING, "Once upon a time", "What is Deep Learning?", "one one one one one"]
+LOOPING = {"repetition_penalty": 0.5, "ignore_eos": True}
+"""What was said is said again."""
 CHOICES = [
-    {"ignore_eos": True},
-    {"do_sample": True, "temperature": 0.6, "seed": 3, "top_p": 0.9},
-    {"repetition_penalty": 1.1, "frequency_penalty": 0.2, "top_n_tokens": 2},
+    LOOPING,
+    {**LOOPING, "do_sample": True, "temperature": 1.5, "seed": 3, "top_p": 0.9},
+    {"ignore_eos": True, "repetition_penalty": 1.1, "frequency_penalty": 0.2, "top_n_tokens": 2},
     {"stop": ["two three", "e."], "truncate": 12},
     {"do_sample": True, "seed": 8, "typical_p": 0.8, "decoder_input_details": True},
 ]
@@ -21,36 +23,47 @@ CHOICES = [
 
 @pytest.fixture(scope="module")
 def guessing():
-    flags = ("--dtype", "float32", "--enable-prefill-logprobs", "--speculate", "4")
+    flags = (
+        "--dtype",
+        "float32",
+        "--enable-prefill-logprobs",
+        "--speculate",
+        "4",
+        "--num-threads",
+        "1",
+    )
     with serve("--max-batch-total-tokens", "32768", *flags) as server:
         yield server
         wait_until_idle(server)
 
 
-async def test_all_answers_are_the_same_alone_and_together(server, guessing):
+async def test_every_answer_is_the_same(server, guessing):
     asked = [
-        {"inputs": prompt, "parameters": {"max_new_tokens": 80, "details": True, **choice}}
+        {"inputs": prompt, "parameters": {"max_new_tokens": 60, "details": True, **choice}}
         for prompt in PROMPTS
         for choice in CHOICES
     ]
-    expected = [told(await call(server.url, "POST", "/generate", body)) for body in asked]
+    expected, answers = [
+        [
+            told(answer)
+            for answer in await asyncio.gather(
+                *(call(place.url, "POST", "/generate", body) for body in asked)
+            )
+        ]
+        for place in (server, guessing)
+    ]
     assert len({reason for _, _, reason, _ in expected}) >= 2
-    alone = [told(await call(guessing.url, "POST", "/generate", body)) for body in asked]
-    together = await asyncio.gather(
-        *(call(guessing.url, "POST", "/generate", body) for body in asked)
-    )
-    for answers in (alone, list(map(told, together))):
-        for (text, ids, reason, logprobs), plain in zip(answers, expected, strict=True):
-            assert (text, ids, reason) == plain[:3]
-            assert logprobs == pytest.approx(plain[3], abs=1e-3)
-    assert guessing.metric("millrace_accepted_tokens_total") >= 100
+    for (text, ids, reason, logprobs), plain in zip(answers, expected, strict=True):
+        assert (text, ids, reason) == plain[:3]
+        assert logprobs == pytest.approx(plain[3], abs=1e-3)
     num_drafts = guessing.metric("millrace_draft_tokens_total")
-    assert num_drafts > guessing.metric("millrace_accepted_tokens_total")
+    num_accepted = guessing.metric("millrace_accepted_tokens_total")
+    assert num_drafts > num_accepted >= 20
     assert server.metric("millrace_draft_tokens_total") == 0
 
 
 async def test_a_stream_has_an_event_for_each_token_and_takes_fewer_steps(guessing):
-    parameters = {"max_new_tokens": 120, "ignore_eos": True}
+    parameters = {"max_new_tokens": 120, **LOOPING}
     body = {"inputs": REPEATING, "parameters": parameters}
     num_steps = guessing.metric("millrace_steps_total")
     async with asking(guessing.url, "/generate_stream", body) as connection:
