@@ -43,6 +43,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py --short
 	$(BIN)/python benchmarks/pace.py --short
 	$(BIN)/python benchmarks/scheduler.py --short
+	$(BIN)/python benchmarks/speculate.py --short
 	$(BIN)/python benchmarks/load.py --short
 
 clean:

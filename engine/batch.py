@@ -34,10 +34,13 @@ class RowWork(NamedTuple):
     num_tokens: int
     num_logits: int
     """From how many of these tokens, counted from the last, logits are wanted: 0 for a prompt
-    chunk with more to come, 1 to sample, `num_tokens` for prompt logprobs."""
+    chunk with more to come, 1 to sample, `num_tokens` for prompt logprobs and with drafts."""
     is_sampled: bool
     """Sample one token from the last logits; the runner appends it to its row."""
     new_blocks: tuple[int, ...] = ()
+    drafts: tuple[int, ...] = ()
+    """Guesses of what follows the row's last token; `num_tokens` counts them. As many tokens are
+    sampled as were guessed right, and one more; of the others nothing remains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class Batch:
 
         They are among the last: what joins, and before it a prompt of which a chunk was left.
         """
-        return [row for row in self.work[-len(self.join) - 1 :] if row.num_tokens > 1]
+        last = self.work[-len(self.join) - 1 :]
+        return [row for row in last if row.num_tokens > 1 and not row.drafts]
 
     @property
     def num_prefill_tokens(self) -> int:
@@ -82,7 +86,7 @@ class RowOutput(NamedTuple):
 
     sequence_id: int
     sampled: tuple[Sampled, ...] = ()
-    """One token today, several when drafts are accepted; none for a prompt chunk."""
+    """One token, several when drafts are accepted; none for a prompt chunk."""
     prompt_logprobs: tuple[float, ...] = ()
     """Of the chunk's tokens after its first, and of the token after the chunk where the prompt
     has one: logprob of token i + 1 given the tokens up to i."""

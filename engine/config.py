@@ -46,6 +46,8 @@ class EngineConfig:
     block_size: int = 32
     """Tokens of one KV block."""
     is_prefix_caching: bool = True
+    max_drafts: int = 0
+    """Tokens that a step may guess ahead for each sequence; 0 guesses nothing."""
     max_waiting: int = 128
     """Sequences in the waiting room, beside those that a free row takes at the next step."""
     max_waiting_tokens: int = 1_000_000
@@ -76,8 +78,10 @@ class EngineConfig:
             if value is not None and value < 1:
                 raise LoadError(f"{field} must be at least 1. Given: {value}")
         self._check_quantize()
-        if self.max_waiting < 0:
-            raise LoadError(f"max_waiting must not be negative. Given: {self.max_waiting}")
+        for field in ("max_waiting", "max_drafts"):
+            value = getattr(self, field)
+            if value < 0:
+                raise LoadError(f"{field} must not be negative. Given: {value}")
         for field in ("max_queue_s", "max_inter_token_ms"):
             value = getattr(self, field)
             if value is not None and not value > 0.0:
@@ -122,6 +126,7 @@ class Limits:
     max_input_tokens: int
     max_total_tokens: int
     is_prefix_caching: bool = True
+    max_drafts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

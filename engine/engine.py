@@ -277,6 +277,8 @@ class Engine:
             num_preempted=self._scheduler.num_preempted - num_preempted,
             num_free_blocks=self._scheduler.pool.num_free,
             is_failed=self._num_failed_steps > 0,
+            num_draft_tokens=update.num_draft_tokens,
+            num_accepted=tuple(update.num_accepted),
         )
         self._observer.on_step(self._last_step)
 

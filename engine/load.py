@@ -213,6 +213,7 @@ def _settle(config: EngineConfig, model: Model) -> Limits:
         max_input_tokens=max_input,
         max_total_tokens=max_total,
         is_prefix_caching=config.is_prefix_caching,
+        max_drafts=config.max_drafts,
     )
 
 

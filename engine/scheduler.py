@@ -29,6 +29,7 @@ from engine.pace import Pace
 from engine.prefixes import Prefixes
 from engine.sampling_params import SamplingParams
 from engine.sequence import Sequence, State
+from engine.speculation import Speculation
 
 Gain = tuple[Sequence, Delta]
 
@@ -46,6 +47,9 @@ class Update:
     gains: list[Gain] = field(default_factory=list)
     first_token_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
+    num_draft_tokens: int = 0
+    num_accepted: list[int] = field(default_factory=list)
+    """For each row with drafts, how many were right and given out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Scheduler:
         self.limits = limits
         self.pool = BlockPool(limits.num_blocks, limits.block_size)
         self._prefixes = Prefixes(self.pool, limits.is_prefix_caching)
+        self._speculation = Speculation(self.pool, limits.max_drafts, limits.max_batch_tokens)
         self._pace = pace
         self.waiting = AdmissionQueue(
             limits.max_waiting, limits.max_waiting_tokens, limits.max_queue_s
@@ -131,6 +136,8 @@ class Scheduler:
             budget -= row.num_tokens
         if not work:
             return None
+        if self.limits.max_drafts:
+            self._speculation.extend(work, self.running)
         self._scheduled_at = now
         leave = tuple(self._rows - self.running.keys())
         if leave or joins:
@@ -340,7 +347,7 @@ class Scheduler:
         if row.error is not None:
             failed = GenerationFailed(row.error)
             return Delta((), self._finish(sequence, FinishReason.ERROR, now, error=failed))
-        sequence.num_computed += work.num_tokens
+        sequence.num_computed += work.num_tokens - len(work.drafts)
         if row.prompt_logprobs:
             sequence.prompt_logprobs += row.prompt_logprobs
         if (sequence.num_remembered + 1) * self.limits.block_size <= sequence.num_computed:
@@ -358,7 +365,21 @@ class Scheduler:
             tokens += (token,)
             if finish is not None:
                 break
+        if work.drafts:
+            self._learn(sequence, work, len(tokens) - 1, update)
         return _new(Delta, (tokens, finish)) if tokens else None
+
+    def _learn(self, sequence: Sequence, work: RowWork, num_accepted: int, update: Update) -> None:
+        """Count the drafts that were right as computed; the slots of the others are written again.
+
+        Blocks that they filled become known to the prefix cache after the next step.
+        """
+        update.num_draft_tokens += len(work.drafts)
+        update.num_accepted.append(num_accepted)
+        if sequence.state is State.RUNNING:
+            sequence.num_computed += num_accepted
+            assert sequence.drafts is not None, "This is a bug. Nobody guessed."
+            sequence.drafts.learn(num_accepted)
 
     def _read(
         self, sequence: Sequence, sampled: Sampled, now: float

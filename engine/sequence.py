@@ -10,6 +10,7 @@ from typing import NamedTuple
 from engine.batch import RowWork
 from engine.blocks import Prefix
 from engine.detokenizer import Detokenizer
+from engine.drafts import Drafts
 from engine.history import Mark, StepHistory
 from engine.outputs import Circumstances, Usage, WaitedFor
 from engine.sampling_params import SamplingParams
@@ -49,6 +50,7 @@ class Sequence:
         "blocks",
         "decode",
         "detokenizer",
+        "drafts",
         "first_token_at",
         "first_token_mark",
         "last_token_at",
@@ -95,6 +97,8 @@ class Sequence:
         self.prefix: Prefix | None = None
         """The last block of this sequence that the prefix cache knows."""
         self.num_remembered = 0
+        self.drafts: Drafts | None = None
+        """Where its next tokens are guessed, once it has streamed with speculation on."""
         self.awaited: Awaited | None = None
         """Whose blocks it waits for, while it could start otherwise."""
         self.prompt_logprobs: list[float] = []

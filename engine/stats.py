@@ -16,12 +16,17 @@ class StepStats:
     update_s: float
     num_prefill_tokens: int
     num_decode_tokens: int
+    """Of rows that stream; what was guessed for them included."""
     num_running: int
     num_waiting: int
     num_joined: int
     num_preempted: int
     num_free_blocks: int
     is_failed: bool = False
+    num_draft_tokens: int = 0
+    """Guessed for rows that stream."""
+    num_accepted: tuple[int, ...] = ()
+    """How many tokens of each row's guess were right and given out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,10 @@ class EngineMetrics:
             "prefix_cache_lookup_tokens_total", "Prompt tokens looked for in the cache"
         )
         self.hit = _counter("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache")
+        self.drafted = _counter("draft_tokens_total", "Tokens that were guessed ahead")
+        self.accepted = _counter(
+            "accepted_tokens_total", "Guessed tokens that were right and given out"
+        )
         self.preemptions = _counter("preemptions_total", "Sequences put back for want of blocks")
         self.steps = _counter("steps_total", "Steps")
         self.failed_steps = _counter("steps_failed_total", "Steps that failed")
@@ -123,6 +127,9 @@ class EngineMetrics:
             return
         self.step.observe(stats.duration_s)
         self.overhead.observe(stats.schedule_s + stats.update_s)
+        if stats.num_draft_tokens:
+            self.drafted.add(by=stats.num_draft_tokens)
+            self.accepted.add(by=sum(stats.num_accepted))
         if stats.num_prefill_tokens:
             self.step_tokens.observe(stats.num_prefill_tokens, "prefill")
         if stats.num_decode_tokens:

@@ -1,4 +1,4 @@
-"""Counter, Histogram and gauge in Prometheus' text format, over plain numbers.
+"""Counter, Histogram, Summary and gauge in Prometheus' text format, over plain numbers.
 
 The client library cannot name a counter without `_total`, as TGI does, and its histograms take a
 lock for each value, which is too dear at one value a token. Knows no metric's name. The format:
@@ -6,6 +6,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from bisect import bisect_left
+from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
@@ -78,6 +79,33 @@ class Histogram:
         rows = [row for row in self._rows.values() if row.count or not self._is_shy]
         lines = [line for row in rows for line in row.lines()]
         return _head(self._name, self._help, "histogram") + lines if lines else []
+
+
+class Summary:
+    """Quantiles of small whole numbers over all time; shown only once there is one."""
+
+    def __init__(self, name: str, help: str, quantiles: Sequence[float]) -> None:
+        self._name, self._help, self._quantiles = name, help, tuple(quantiles)
+        self._counts: Tally[int] = Tally()
+
+    def observe(self, number: int) -> None:
+        """Count a number."""
+        self._counts[number] += 1
+
+    def lines(self) -> list[str]:
+        """Give the family's lines, none while there is nothing to show."""
+        if not self._counts:
+            return []
+        numbers = sorted(self._counts)
+        below = list(accumulate(self._counts[number] for number in numbers))
+        rows = [
+            f"{self._name}{_braces(('quantile', f'{quantile:g}'))} "
+            f"{numbers[bisect_left(below, quantile * below[-1])]}"
+            for quantile in self._quantiles
+        ]
+        total = sum(number * count for number, count in self._counts.items())
+        rows += [f"{self._name}_sum {total}", f"{self._name}_count {below[-1]}"]
+        return _head(self._name, self._help, "summary") + rows
 
 
 class _Row:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from engine import EngineStats, FinishReason, SequenceStats, StepStats
-from server.series import ALONE, Counter, Histogram, gauge
+from server.series import ALONE, Counter, Histogram, Summary, gauge
 
 
 class Failure(StrEnum):
@@ -25,6 +25,9 @@ class Failure(StrEnum):
 
 DURATIONS = tuple(0.0001 * 1.5**power for power in range(1, 36))
 """Bounds in seconds of every name that ends in `duration`."""
+
+QUANTILES = (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
+"""Of every name that has no buckets."""
 
 BATCH_SIZES = tuple(range(1, 1025))
 
@@ -49,6 +52,11 @@ class TgiMetrics:
         self.input_length = _sizes("request_input_length", "Prompt tokens", inputs)
         self.max_new_tokens = _sizes("request_max_new_tokens", "Tokens that were allowed", totals)
         self.generated_tokens = _sizes("request_generated_tokens", "Generated tokens", totals)
+        self.skipped_tokens = Summary(
+            "tgi_request_skipped_tokens",
+            "Guesses of a row and step that were right",
+            QUANTILES,
+        )
         self.next_size = _sizes("batch_next_size", "Sequences that join at once", BATCH_SIZES)
         self.concat = _counter("batch_concat", "Joins of a running batch", "reason", ("chunking",))
         self.concat_duration = _seconds(
@@ -73,6 +81,8 @@ class TgiMetrics:
             self.steps_failure.add(method)
             return
         self.steps_success.add(method)
+        for number in stats.num_accepted:
+            self.skipped_tokens.observe(number)
         self.step.observe(stats.schedule_s + stats.duration_s + stats.update_s, method)
         self.forward.observe(stats.duration_s, method)
         self.decode.observe(stats.update_s, method)

@@ -95,6 +95,11 @@ class Row:
             self.marks.append(hash((before, self.token_ids[at])))
         return self.marks[position]
 
+    def forget_last(self, count: int) -> None:
+        """Drop so many tokens."""
+        del self.token_ids[len(self.token_ids) - count :]
+        del self.marks[len(self.token_ids) :]
+
 
 Script = str | Sequence[int] | Callable[[Row], int]
 """What a sequence says: characters or ids and then EOS, or a function of its row."""
@@ -104,7 +109,8 @@ class ScriptedRunner:
     """A Runner that says what it is told, from rows built of batches alone.
 
     It stands in for the model too: each computed token leaves a mark in the cache slot that its
-    block table names, and every step finds the marks of all earlier tokens there, or fails.
+    block table names, and every step finds the marks of all earlier tokens there, or fails. Drafts
+    leave theirs as well, right or wrong; the row keeps those that the script says too.
     Wait for `entered` and shut `gate` to hold a step in the middle; set `raises` or `row_errors`
     to let the next step go wrong.
     """
@@ -134,8 +140,12 @@ class ScriptedRunner:
         if self.raises is not None:
             error, self.raises = self.raises, None
             raise error
+        for work in batch.work:
+            self.rows[work.sequence_id].token_ids += work.drafts
         if self.block_size is not None:
             self._compute(batch, self.block_size)
+        for work in batch.work:
+            self.rows[work.sequence_id].forget_last(len(work.drafts))
         return StepOutput(batch.step, tuple(self._answer(work) for work in batch.work))
 
     def close(self) -> None:
@@ -177,6 +187,8 @@ class ScriptedRunner:
 
     def _answer(self, work: RowWork) -> RowOutput:
         row = self.rows[work.sequence_id]
+        if work.drafts:
+            return self._verify(row, work)
         start = row.num_computed
         end = row.num_computed = start + work.num_tokens
         assert work.num_tokens > 0
@@ -192,6 +204,22 @@ class ScriptedRunner:
         sampled = (self._sample(row),) if work.is_sampled else ()
         row.token_ids += [token.token_id for token in sampled]
         return RowOutput(row.sequence_id, sampled, prompt_logprobs)
+
+    def _verify(self, row: Row, work: RowWork) -> RowOutput:
+        """Say what comes next for as long as it is what was guessed, and once more."""
+        assert row.num_computed == len(row.token_ids) - 1, "guesses behind what is not computed"
+        assert work.num_tokens == work.num_logits == 1 + len(work.drafts)
+        assert work.is_sampled
+        if (error := self.row_errors.pop(row.sequence_id, None)) is not None:
+            return RowOutput(row.sequence_id, error=error)
+        sampled: list[Sampled] = []
+        for draft in (*work.drafts, None):
+            sampled.append(self._sample(row))
+            row.token_ids.append(sampled[-1].token_id)
+            if sampled[-1].token_id != draft:
+                break
+        row.num_computed = len(row.token_ids) - 1
+        return RowOutput(row.sequence_id, tuple(sampled))
 
     def _sample(self, row: Row) -> Sampled:
         script = self.scripts

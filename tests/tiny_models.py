@@ -1,14 +1,14 @@
 """Tiny random models of many families, saved as ordinary directories, and ways to run them."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from engine.batch import Batch, StepOutput
+from engine.batch import Batch, Sampled, StepOutput
 from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache
 from engine.compute.model import Model
@@ -172,6 +172,11 @@ class Bench:
     model: Model
     runner: ModelRunner
     scheduler: Scheduler
+    num_accepted: int = 0
+    num_refuted: int = 0
+    """Drafts that were right and wrong."""
+    sampled: dict[int, list[Sampled]] = field(default_factory=dict)
+    """What each sequence was answered, in the order of their ids."""
 
     def generate(self, prompts: list[list[int]], **params: object) -> list[list[int]]:
         """Submit all at once, step until all have ended, return the generated ids."""
@@ -194,9 +199,46 @@ class Bench:
         if batch is None:
             return None
         output = self.runner.execute(batch)
-        self.scheduler.update(output, 0.0)
+        for row in output.rows:
+            self.sampled.setdefault(row.sequence_id, []).extend(row.sampled)
+        update = self.scheduler.update(output, 0.0)
+        self.num_accepted += sum(update.num_accepted)
+        self.num_refuted += update.num_draft_tokens - sum(update.num_accepted)
         self.scheduler.check()
         return batch, output
+
+    def generate_from(self, answers: list[list[int]], prompts: list[list[int]], **params: object):
+        """Generate with drafts of known answers, half of them spoilt somewhere."""
+        sequences = [self.submit(prompt, **params) for prompt in prompts]
+        for sequence, answer in zip(sequences, answers, strict=True):
+            sequence.drafts = Spoilt(answer, sequence.num_prompt)
+        while self.scheduler.num_sequences:
+            self.step()
+        return [s.token_ids[s.num_prompt :] for s in sequences]
+
+
+class Spoilt:
+    """Guesses an answer that is known, in every other guess with one token wrong."""
+
+    def __init__(self, answer: list[int], num_prompt: int) -> None:
+        self._answer = answer
+        self._num_prompt = num_prompt
+        self._num_guesses = 0
+
+    def find(self, token_ids: list[int]) -> bool:
+        return len(token_ids) < self._num_prompt + len(self._answer)
+
+    def guess(self, token_ids: list[int], count: int) -> tuple[int, ...]:
+        start = len(token_ids) - self._num_prompt
+        guess = self._answer[start : start + count]
+        self._num_guesses += 1
+        if self._num_guesses % 2:
+            at = self._num_guesses // 2 % len(guess)
+            guess[at] = (guess[at] + 1) % 256
+        return tuple(guess)
+
+    def learn(self, num_accepted: int) -> None:
+        """Go on guessing whatever was right."""
 
 
 class NoVocabulary:
@@ -215,8 +257,8 @@ class NoVocabulary:
         return ""
 
 
-def make_bench(model: Model, **limits: object) -> Bench:
-    """Give a loaded model a fresh cache, runner and scheduler."""
+def make_bench(model: Model, kernels: Kernels | None = None, **limits: object) -> Bench:
+    """Give a loaded model a fresh cache, runner and scheduler; the kernels are the sampler's."""
     settings = {
         "num_blocks": 256,
         "block_size": 4,
@@ -232,7 +274,7 @@ def make_bench(model: Model, **limits: object) -> Bench:
     limit = Limits(**settings)
     cache = KVCache(model.shapes, limit.num_blocks, limit.block_size, model.dtype, model.device)
     model.attention.attach(cache)
-    sampler = Sampler(model.vocab_size, model.eos_token_ids, 0.5, 2.0, model.device)
+    sampler = Sampler(model.vocab_size, model.eos_token_ids, 0.5, 2.0, model.device, kernels)
     runner = ModelRunner(model, cache, sampler, limit.max_batch_size, limit.max_total_tokens, 1)
     return Bench(model, runner, Scheduler(limit, NoVocabulary(), model.eos_token_ids))
 

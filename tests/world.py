@@ -51,6 +51,7 @@ class World:
         self.finishes = {}
         self.batch = None
         self.start_order = []
+        self.num_drafts = self.num_accepted = self.num_refuted = 0
         self.num_chunks = self.num_hits = self.num_evicted = self.num_rejoined = 0
         self.num_passed = self.num_pauses = 0
         """Times that one started while one before it waited for a prefix, and steps that left a
@@ -84,6 +85,7 @@ class World:
         self.num_rejoined += sum(
             1 for join in self.batch.join if len(join.token_ids) > join.num_prompt_tokens
         )
+        self.num_drafts += sum(len(work.drafts) for work in self.batch.work)
         self._look(self.batch, before, self.scheduler.num_preempted - num_preempted)
         return self.batch
 
@@ -92,6 +94,8 @@ class World:
         self.clock.advance(self.step_s(self.batch))
         self.batch = None
         update = self.scheduler.update(output, self.clock())
+        self.num_accepted += sum(update.num_accepted)
+        self.num_refuted += update.num_draft_tokens - sum(update.num_accepted)
         self._hear(update.gains)
         return update
 

@@ -8,6 +8,7 @@ import ctypes
 import os
 import threading
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from engine.compute.attention import Context
 from engine.compute.kv_cache import KVCache
 from engine.compute.logits import Logits
 from engine.compute.model import Model
-from engine.compute.sampler import Sampler, SamplerRow
+from engine.compute.sampler import Sampler, SampleResult, SamplerRow
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -46,6 +47,8 @@ class _Laid:
     """`[rows]`, of this step."""
     ends: NDArray[np.int64]
     """`[rows]`: where each row's logits end."""
+    guessed: list[int]
+    """Which rows have drafts."""
 
 
 class ModelRunner:
@@ -104,6 +107,9 @@ class ModelRunner:
         sampled = self._sample(laid, logits)
         prompts = self._prompt_logprobs(laid, logits)
         self._num_computed[laid.places] += laid.num_tokens
+        for at in laid.guessed:  # what was guessed wrong is not computed
+            row = laid.rows[at]
+            self._num_computed[row.place] = row.sampling.num_tokens - 1
         return tuple(
             _output(work.sequence_id, sampled.get(work.sequence_id), prompts) for work in batch.work
         )
@@ -141,6 +147,8 @@ class ModelRunner:
         for item, row in zip(chunks, rows[len(decodes) :], strict=True):
             start = int(self._num_computed[row.place])
             end = start + item.num_tokens
+            if item.drafts:
+                self._tokens[row.place, start + 1 : end] = item.drafts
             ids.append(self._tokens[row.place, start:end])
             positions.append(np.arange(start, end))
             num_blocks = -(-end // self._cache.block_size)
@@ -157,29 +165,62 @@ class ModelRunner:
             self._tensor(_last_ones(num_tokens.cumsum(), num_logits, logits_ends)),
         )
         all_places = np.append(places, [row.place for row in rows[len(decodes) :]])
-        return logits, _Laid(work, rows, all_places.astype(np.int64), num_tokens, logits_ends)
+        guessed = [at for at, item in enumerate(chunks, start=len(decodes)) if item.drafts]
+        return logits, _Laid(
+            work, rows, all_places.astype(np.int64), num_tokens, logits_ends, guessed
+        )
 
-    def _sample(self, laid: _Laid, logits: Logits) -> dict[int, Sampled | str]:
+    def _sample(self, laid: _Laid, logits: Logits) -> dict[int, tuple[Sampled, ...] | str]:
         """Sample the rows whose known tokens are all computed with this step; move them on."""
         chosen = [i for i, item in enumerate(laid.work) if item.is_sampled]
         if not chosen:
             return {}
-        last = laid.ends[chosen] - 1
-        if not np.array_equal(last, np.arange(len(logits))):
-            logits = logits.pick(self._tensor(last))
+        if laid.guessed:
+            return self._verify(laid, chosen, logits)
         rows = [laid.rows[i].sampling for i in chosen]
-        sampled = {}
+        logits = self._pick(logits, laid.ends[chosen] - 1)
+        sampled: dict[int, tuple[Sampled, ...] | str] = {}
         for i, row, result in zip(chosen, rows, self._sampler.sample(logits, rows), strict=True):
-            sampled[laid.work[i].sequence_id] = result
-            if not isinstance(result, str):
+            if isinstance(result, str):
+                sampled[laid.work[i].sequence_id] = result
+            else:
+                sampled[laid.work[i].sequence_id] = (result,)
                 row.append(result.token_id)
         return sampled
+
+    def _verify(
+        self, laid: _Laid, chosen: list[int], logits: Logits
+    ) -> dict[int, tuple[Sampled, ...] | str]:
+        """Sample what follows each draft as if it were right; keep it for as long as they were.
+
+        A token is chosen by its logits, its row's parameters and the tokens before it alone, so a
+        row gets what it would get step by step.
+        """
+        drafts = [laid.work[i].drafts for i in chosen]
+        counts = np.array([1 + len(guess) for guess in drafts])
+        rows: list[SamplerRow] = []
+        for i, guess in zip(chosen, drafts, strict=True):
+            own = laid.rows[i].sampling
+            rows += (own, *own.after_drafts(len(guess)))
+        at = _last_ones(laid.ends[chosen], counts, counts.cumsum())
+        results = iter(self._sampler.sample(self._pick(logits, at), rows))
+        return {
+            laid.work[i].sequence_id: _accept(
+                laid.rows[i].sampling, guess, list(islice(results, 1 + len(guess)))
+            )
+            for i, guess in zip(chosen, drafts, strict=True)
+        }
+
+    def _pick(self, logits: Logits, at: NDArray[np.int64]) -> Logits:
+        is_all = np.array_equal(at, np.arange(len(logits)))
+        return logits if is_all else logits.pick(self._tensor(at))
 
     def _prompt_logprobs(self, laid: _Laid, logits: Logits) -> dict[int, tuple[float, ...]]:
         """Give those of this step's tokens, for the rows that want them."""
         prompts = {}
         for at, work in enumerate(laid.work):
-            if work.num_logits > 1 or (work.num_logits and not work.is_sampled):
+            is_prompt = work.num_logits > 1 and not work.drafts
+            if is_prompt or (work.num_logits and not work.is_sampled):
                 row, end = laid.rows[at], int(laid.ends[at])
                 first, own = int(self._num_computed[row.place]), row.sampling
                 next_ids = own.tokens[first + 1 : own.num_prompt_tokens][: work.num_tokens]
@@ -205,14 +246,34 @@ def _last_ones(
     return np.repeat(ends - sums, counts) + np.arange(sums[-1])
 
 
+def _accept(
+    row: SamplerRow, drafts: tuple[int, ...], results: list[SampleResult]
+) -> tuple[Sampled, ...] | str:
+    """Append what was sampled up to the first token that is not the draft, that one included.
+
+    A failure behind tokens that were right is left to the next step, which meets it first.
+    """
+    accepted: list[Sampled] = []
+    for result, draft in zip(results, (*drafts, None), strict=True):
+        if isinstance(result, str):
+            return tuple(accepted) or result
+        accepted.append(result)
+        row.append(result.token_id)
+        if result.token_id != draft:
+            break
+    return tuple(accepted)
+
+
 def _output(
-    sequence_id: int, token: Sampled | str | None, prompts: dict[int, tuple[float, ...]]
+    sequence_id: int,
+    sampled: tuple[Sampled, ...] | str | None,
+    prompts: dict[int, tuple[float, ...]],
 ) -> RowOutput:
     """Say what a row gained; where sampling failed, only why."""
-    if isinstance(token, str):
-        return RowOutput(sequence_id, error=token)
+    if isinstance(sampled, str):
+        return RowOutput(sequence_id, error=sampled)
     prompt = prompts.get(sequence_id, ()) if prompts else ()
-    return RowOutput(sequence_id, () if token is None else (token,), prompt)
+    return RowOutput(sequence_id, sampled or (), prompt)
 
 
 def ask_for_huge_pages() -> None:

@@ -68,6 +68,11 @@ class SamplerRow:
         self.tokens[self.num_tokens] = token_id
         self.num_tokens += 1
 
+    def after_drafts(self, num_drafts: int) -> list["SamplerRow"]:
+        """Give the row as it is after each of the drafts that lie behind its tokens already."""
+        ends = range(self.num_tokens + 1, self.num_tokens + num_drafts + 1)
+        return [replace(self, num_tokens=end) for end in ends]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ask:

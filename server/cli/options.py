@@ -226,6 +226,13 @@ OPTIONS = (
             off="--no-prefix-caching",
         ),
         Option(
+            "--speculate",
+            int,
+            "engine.max_drafts",
+            "Tokens of each sequence that a step may guess ahead, from what followed the same "
+            "tokens before; the answer stays the same, and text that repeats itself comes faster.",
+        ),
+        Option(
             "--num-threads",
             int,
             "engine.num_threads",
@@ -408,13 +415,6 @@ OPTIONS = (
             "Type of the KV cache.",
             "the cache has the weights' type; bound it with --max-batch-total-tokens instead",
             harmless=("auto",),
-        ),
-        _refused(
-            "--speculate",
-            int,
-            "Tokens to guess ahead.",
-            "speculation is not supported; leave it out or set it to 0",
-            harmless=(0,),
         ),
         _refused(
             "--rope-scaling",

@@ -87,7 +87,12 @@ FLAGS = {
     "NaN": (["--graceful-termination-timeout", "nan"], 1, "must be at least 0. Given: nan"),
     "a port out of range": (["--port", "99999"], 1, "--port must be between 0 and 65535"),
     "a host name": (["--hostname", "nowhere"], 1, "--hostname must be an IP address or localhost"),
-    "what is not built": (["--speculate", "2"], 1, "--speculate 2 is refused"),
+    "what is not built": (["--num-shard", "2"], 1, "--num-shard 2 is refused"),
+    "fewer drafts than none": (
+        ["--speculate", "-1"],
+        1,
+        "--speculate must not be negative. Given: -1",
+    ),
     "another quantisation": (["--quantize", "awq"], 2, "'awq' is not 'int8'"),
     "8 bits without kernels": (
         ["--quantize", "int8", "--no-kernels"],

@@ -54,7 +54,7 @@ joins = st.builds(
     blocks=tuples(ids),
     params=params,
 )
-works = st.builds(RowWork, ids, counts, counts, st.booleans(), tuples(ids))
+works = st.builds(RowWork, ids, counts, counts, st.booleans(), tuples(ids), tuples(ids))
 batches = st.builds(Batch, counts, tuples(ids), tuples(joins), tuples(works))
 sampled = st.builds(Sampled, ids, st.none() | logprobs, tuples(st.tuples(ids, logprobs)))
 rows = st.builds(RowOutput, ids, tuples(sampled), tuples(logprobs), st.none() | st.text("ab "))
@@ -83,3 +83,10 @@ def test_a_batch_counts_the_tokens_of_its_forward_pass():
     work = (RowWork(1, 3, 0, False), RowWork(2, 1, 1, True))
     assert Batch(1, (), (), work).num_tokens == 4
     assert Batch(1, (), (), ()).num_tokens == 0
+
+
+def test_drafts_are_no_prompt_tokens():
+    decode, guessing = RowWork(1, 1, 1, True), RowWork(2, 3, 3, True, drafts=(5, 6))
+    chunk = RowWork(3, 4, 0, False)
+    assert Batch(1, (), (), (decode, guessing)).num_prefill_tokens == 0
+    assert Batch(1, (), (), (decode, guessing, chunk)).num_prefill_tokens == 4

@@ -46,9 +46,10 @@ def test_what_may_be_found_out_at_load_may_be_none(field):
 
 
 def test_nobody_may_have_to_wait_but_no_fewer():
-    assert build(max_waiting=0).max_waiting == 0
-    with pytest.raises(LoadError, match=r"^max_waiting must not be negative. Given: -1$"):
-        build(max_waiting=-1)
+    for field in ("max_waiting", "max_drafts"):
+        assert getattr(build(**{field: 0}), field) == 0
+        with pytest.raises(LoadError, match=f"^{field} must not be negative. Given: -1$"):
+            build(**{field: -1})
 
 
 @pytest.mark.parametrize("value", [5e-324, 0.5, 1.0])

@@ -105,6 +105,7 @@ class Moves(RuleBasedStateMachine):
         max_waiting=st.integers(0, 3),
         max_queue_s=st.sampled_from([None, 3.0]),
         is_prefix_caching=st.sampled_from([True, True, False]),
+        max_drafts=st.sampled_from([0, 1, 3]),
         is_paced=st.booleans(),
         max_step_s=st.sampled_from([None, 0.5, 2.0]),
     )
@@ -199,13 +200,15 @@ class Moves(RuleBasedStateMachine):
         target(float(world.num_evicted), label="evicted")
         target(float(world.num_passed), label="passed")
         target(float(world.num_pauses), label="pauses")
+        target(float(world.num_accepted), label="accepted")
+        target(float(world.num_refuted), label="refuted")
 
 
 TestMoves = Moves.TestCase
 TestMoves.settings = settings(max_examples=50, stateful_step_count=25)
 
 
-def simulate(seed):
+def simulate(seed, max_drafts):
     """Make two thousand random moves in a tiny world, and let it end."""
     dice = random.Random(seed)
     world = World(
@@ -215,6 +218,7 @@ def simulate(seed):
         max_batch_tokens=5,
         max_waiting=2,
         max_queue_s=4.0,
+        max_drafts=max_drafts,
         pace=Pace(None, 1, 5),
         step_s=lambda batch: 0.01 * len(batch.work) + 0.02 * batch.num_prefill_tokens,
     )
@@ -244,9 +248,9 @@ def simulate(seed):
     return world
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_random_moves_preempt_chunk_evict_find_abort_fail_expire_and_refuse(seed):
-    world = simulate(seed)
+@pytest.mark.parametrize(("seed", "max_drafts"), [(0, 0), (1, 0), (2, 0), (0, 3), (2, 3), (3, 3)])
+def test_random_moves_preempt_chunk_evict_find_abort_fail_expire_and_refuse(seed, max_drafts):
+    world = simulate(seed, max_drafts)
     assert world.finishes.keys() == world.sequences.keys()
     assert {finish.reason for finish in world.finishes.values()} == {
         FinishReason.LENGTH,
@@ -268,6 +272,7 @@ def test_random_moves_preempt_chunk_evict_find_abort_fail_expire_and_refuse(seed
         world.num_aborted_in_step,
     )
     assert min(counts) >= 3, counts
+    assert min(world.num_accepted, world.num_refuted) >= (3 if max_drafts else 0)
 
 
 def test_batches_are_frozen():

@@ -69,6 +69,7 @@ SAMPLES = {
     "--demo": ("server.is_demo", None, True),
     "--demo-port": ("server.demo_port", "7", 7),
     "--generator": ("server.generators", "app:count", ("app:count",)),
+    "--speculate": ("engine.max_drafts", "7", 7),
     "--num-threads": ("engine.num_threads", "7", 7),
     "--validation-workers": ("engine.num_tokenizer_workers", "7", 7),
     "--watermark-gamma": ("engine.watermark_gamma", "0.25", 0.25),
@@ -168,7 +169,6 @@ REFUSED = {
     "--sharded": "true",
     "--num-shard": "2",
     "--kv-cache-dtype": "fp8_e5m2",
-    "--speculate": "2",
     "--rope-scaling": "dynamic",
     "--rope-factor": "2.0",
     "--lora-adapters": "a,b",
@@ -347,7 +347,7 @@ def test_a_refused_flag_ends_it_with_one_sentence(command, flag, is_env):
 @pytest.mark.parametrize(
     "env",
     [
-        {"SHARDED": "false", "NUM_SHARD": "1", "SPECULATE": "0"},
+        {"SHARDED": "false", "NUM_SHARD": "1"},
         {"SM_NUM_GPUS": "0", "NGROK": "false", "ROPE_FACTOR": "1.0"},
         {"KV_CACHE_DTYPE": "auto", "QUANTIZE": "", "LORA_ADAPTERS": ""},
     ],
@@ -485,8 +485,8 @@ def test_configurations_come_from_plain_values():
     assert notices({"cuda_graphs": "0", "usage_stats": None}) == [
         "--cuda-graphs has no effect: no CUDA graphs are captured"
     ]
-    with pytest.raises(ConfigError, match=r"^--speculate 2 is refused: "):
-        configs_from({"speculate": 2})
+    with pytest.raises(ConfigError, match=r"^--num-shard 2 is refused: "):
+        configs_from({"num_shard": 2})
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -553,7 +553,7 @@ def test_it_tells_its_version(command):
 
 
 def test_env_prints_versions_and_machine_and_serves_nothing(command):
-    result = command("serve", "--env", "--speculate", "2")
+    result = command("serve", "--env", "--num-shard", "2")
     assert (result.exit_code, command.ran) == (0, [])
     named = [line.split(":")[0] for line in result.output.splitlines()]
     assert named[:5] == ["millrace", "python", "platform", "cores", "torch"]

@@ -59,6 +59,10 @@ TGI = {
     "tgi_request_input_length": ("histogram", {}),
     "tgi_request_max_new_tokens": ("histogram", {}),
     "tgi_request_generated_tokens": ("histogram", {}),
+    "tgi_request_skipped_tokens": (
+        "summary",
+        {"quantile": {"0", "0.5", "0.9", "0.95", "0.99", "0.999", "1"}},
+    ),
     "tgi_queue_size": ("gauge", {}),
     "tgi_batch_current_size": ("gauge", {}),
     "tgi_batch_current_max_tokens": ("gauge", {}),
@@ -128,6 +132,7 @@ def live(metrics):
     metrics.on_step(step(num_prefill_tokens=12, num_joined=1, num_decode_tokens=2))
     metrics.on_tokens((0.3,), (0.03, 0.04))
     metrics.on_step(step(num_decode_tokens=3, num_preempted=1))
+    metrics.on_step(step(num_decode_tokens=4, num_draft_tokens=3, num_accepted=(2, 0)))
     metrics.on_step(step(num_decode_tokens=3, is_failed=True))
     for reason in FinishReason:
         metrics.on_finished(sequence(reason))
@@ -236,6 +241,19 @@ def test_steps_are_counted_by_what_they_hold_and_failed_ones_have_no_time(metric
     assert seen['tgi_batch_concat{reason="chunking"}'] == 1
 
 
+def test_drafts_are_counted_and_tgi_sees_how_many_of_each_row_were_right(metrics):
+    for num_accepted in ((2, 0), (2, 4), ()):
+        num_draft_tokens = 4 * len(num_accepted)
+        metrics.on_step(step(num_draft_tokens=num_draft_tokens, num_accepted=num_accepted))
+    seen = samples_of(metrics)
+    assert seen["millrace_draft_tokens_total"] == 16
+    assert seen["millrace_accepted_tokens_total"] == 8
+    assert seen["tgi_request_skipped_tokens_sum"] == 8
+    assert seen["tgi_request_skipped_tokens_count"] == 4
+    quantiles = {q: seen[f'tgi_request_skipped_tokens{{quantile="{q}"}}'] for q in (0, 0.5, 0.9, 1)}
+    assert quantiles == {0: 0, 0.5: 2, 0.9: 4, 1: 4}
+
+
 def test_a_join_of_an_idle_engine_is_no_concat(metrics):
     metrics.on_step(step(num_prefill_tokens=12, num_joined=3, num_running=3))
     seen = samples_of(metrics)
@@ -318,7 +336,7 @@ def test_the_process_is_shown_too(metrics):
 def test_it_renders_before_anything_is_loaded_and_after_the_engine_is_gone():
     unbound = Metrics()
     live(unbound)
-    assert samples_of(unbound)["millrace_steps_total"] == 3
+    assert samples_of(unbound)["millrace_steps_total"] == 4
     assert "millrace_queue_depth" not in samples_of(unbound)
     unbound.bind(
         Served(

@@ -67,6 +67,14 @@ def test_chunked_prefill_among_decodes_equals_generate(family):
     assert [s.token_ids[s.num_prompt :] for s in sequences] == expected
 
 
+def test_with_drafts_right_and_wrong_it_equals_generate(family):
+    model, prompts, expected = family
+    bench = make_bench(model, max_drafts=4, max_batch_tokens=48)
+    assert bench.generate_from(expected, prompts) == expected
+    assert bench.num_accepted >= 3 * len(prompts)
+    assert bench.num_refuted >= 3 * len(prompts)
+
+
 def test_after_a_preemption_it_equals_generate(family):
     model, prompts, expected = family
     bench = make_bench(model, num_blocks=40, max_total_tokens=128, max_input_tokens=127)

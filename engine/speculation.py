@@ -1,0 +1,52 @@
+"""Speculation: which rows of a step also compute guesses of their next tokens, and how many.
+
+Takes what a step has left: tokens behind those of prompts, blocks that are free. Verifies nothing:
+the runner says which guesses were right.
+"""
+
+from collections.abc import Mapping
+
+from engine.batch import RowWork
+from engine.blocks import BlockPool
+from engine.drafts import Drafts
+from engine.sequence import Sequence
+
+
+class Speculation:
+    """Adds drafts to the work of a step."""
+
+    def __init__(self, pool: BlockPool, max_drafts: int, max_batch_tokens: int) -> None:
+        self._pool = pool
+        self._max_drafts = max_drafts
+        self._max_batch_tokens = max_batch_tokens
+
+    def extend(self, work: list[RowWork], running: Mapping[int, Sequence]) -> None:
+        """Let rows that compute their last token compute guesses after it, the oldest first."""
+        spare = self._max_batch_tokens - sum(row.num_tokens for row in work)
+        for at, row in enumerate(work):
+            if row.num_tokens == 1 and row.is_sampled and spare > 0:
+                sequence = running[row.sequence_id]
+                drafts = sequence.drafts
+                if drafts is None:
+                    drafts = sequence.drafts = Drafts()
+                if drafts.find(sequence.token_ids):
+                    work[at] = self._with_guess(sequence, drafts, row, spare)
+                    spare -= work[at].num_tokens - 1
+
+    def _with_guess(self, sequence: Sequence, drafts: Drafts, row: RowWork, spare: int) -> RowWork:
+        """Guess as many tokens as may still be said, and as there is room for."""
+        size, num_blocks = self._pool.block_size, len(sequence.blocks)
+        left = sequence.params.max_new_tokens - sequence.num_output - 1
+        room = (num_blocks + self._pool.num_free) * size - sequence.num_tokens
+        num_drafts = min(self._max_drafts, left, room, spare)
+        if num_drafts <= 0:
+            return row
+        missing = -(-(sequence.num_tokens + num_drafts) // size) - num_blocks
+        new_blocks = self._pool.take(max(0, missing))
+        sequence.blocks += new_blocks
+        return row._replace(
+            num_tokens=1 + num_drafts,
+            num_logits=1 + num_drafts,
+            new_blocks=(*row.new_blocks, *new_blocks),
+            drafts=drafts.guess(sequence.token_ids, num_drafts),
+        )
