@@ -44,6 +44,7 @@ TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_IDS, extra_json_schema={
 PromptText = Annotated[str, Meta(max_length=MAX_TEXT, extra_json_schema={"minLength": 1})]
 Stop = Annotated[str, Meta(max_length=MAX_STOP, extra_json_schema={"minLength": 1})]
 Stops = Annotated[list[Stop], Meta(extra_json_schema={"maxItems": "max_stop_sequences"})]
+Anything = Annotated[list[Any], Meta(max_length=128)]
 Json = Annotated[dict[Annotated[str, Meta(max_length=2_048)], Any], Meta(max_length=1_024)]
 ToolName = Annotated[str, Meta(pattern=r"^[\w.:/-]{1,128}$", max_length=128)]
 
