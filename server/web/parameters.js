@@ -11,7 +11,7 @@ export const LEFT_OUT = {
   prompt: ["details", "best_of", "decoder_input_details", "ignore_eos_token", "grammar", "adapter_id"],
   chat: [
     "model", "messages", "stream", "stream_options", "logprobs", "max_completion_tokens",
-    "max_new_tokens", "min_new_tokens", "n", "best_of", "adapter_id", "grammar", "response_format",
+    "max_new_tokens", "min_new_tokens", "n", "adapter_id", "grammar", "response_format",
     "tools", "tool_choice", "parallel_tool_calls", "chat_template", "chat_template_kwargs",
     "reasoning_effort",
   ],

@@ -104,7 +104,7 @@ def test_what_changes_nothing_is_taken(fields):
         ({"system": [{"type": "image"}]},
          "`system[0].type`: parts of type `image` are not supported by this version"),
         ({"max_tokens": None}, "`max_tokens`: expected `int`, got `null`"),
-        ({"max_tokens": 0}, "`max_tokens` must be >= 1. Given: 0"),
+        ({"max_tokens": 0}, "`max_tokens` must be strictly positive. Given: 0"),
         ({"stop_sequences": ["a"] * 5},
          "`stop_sequences` supports up to 4 stop sequences. Given: 5"),
         ({"stop_sequences": [""]}, "`stop_sequences` must not contain an empty string"),
