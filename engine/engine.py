@@ -185,7 +185,7 @@ class Engine:
         GenerationFailed where none can be.
         """
         if self._grammars is None:
-            raise InvalidGrammar("grammars are not supported by this server")
+            raise InvalidGrammar("is not supported: this server follows no grammars")
         if grammar in self._grammars:
             return
         let_in = partial(self._grammars.let_in, grammar)

@@ -8,18 +8,27 @@ overflows reach anybody else.
 
 import json
 import os
+import random
 import resource
 import select
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
+from llguidance import LLMatcher
+
 from engine.errors import InvalidGrammar
 from engine.grammar import Grammar, GrammarKind
-from engine.matchers import MAX_COMPILE_BYTES, MAX_COMPILE_S, Matchers, Vocabulary
+from engine.matchers import MAX_COMPILE_BYTES, MAX_COMPILE_S, Matchers, Vocabulary, shortened
 
 _MAX_CPU_S = 2
+_MAX_STEP_MS = 5
+"""Of processor time, at random: it is taken from all who share the model."""
+_NUM_FIRST_STEPS = 4
+"""They warm what later ones use."""
+_NUM_STEPS = 24
 _NICENESS = 5
 """Steps of the model come first."""
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -77,20 +86,42 @@ def _try(matchers: Matchers, grammar: Grammar) -> Verdict:
 def _compile(matchers: Matchers, grammar: Grammar, writing: int) -> None:
     """Compile, say how much memory that took, and end this process."""
     os.nice(_NICENESS)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # Rust's last words
     _limit()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answer: dict[str, Any]
     try:
-        kept = matchers.compile(grammar)
+        _walk(matchers.compile(grammar))
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         answer = {"num_bytes": (after - before) * _MAXRSS_UNIT}
-        del kept
     except InvalidGrammar as error:
         answer = {"refusal": str(error)}
     except BaseException as error:  # a panic of Rust's is no Exception
         answer = {"refusal": f"it cannot be compiled ({type(error).__name__})"}
     os.write(writing, json.dumps(answer).encode())
     os._exit(0)
+
+
+def _walk(matcher: LLMatcher) -> None:
+    """Go some steps at random, as a model might; raises InvalidGrammar where they fail or drag."""
+    dice = random.Random(0)
+    start = time.process_time()
+    for step in range(1, _NUM_STEPS + 1):
+        matcher.consume_token(_one_of(matcher.compute_bitmask(), dice))
+        if matcher.is_error():
+            raise InvalidGrammar(shortened(matcher.get_error()))
+        mean_ms = (time.process_time() - start) / step * 1e3
+        if step > _NUM_FIRST_STEPS and mean_ms > _MAX_STEP_MS:
+            raise InvalidGrammar(f"a token takes {mean_ms:.0f} ms, at most {_MAX_STEP_MS} may be")
+
+
+def _one_of(mask: bytes, dice: random.Random) -> int:
+    """Pick a token that the mask allows: the next from a random one on."""
+    bits = int.from_bytes(mask, "little")
+    start = dice.randrange(8 * len(mask))
+    rest = bits >> start
+    lowest = rest & -rest if rest else bits & -bits
+    return lowest.bit_length() - 1 + (start if rest else 0)
 
 
 def _limit() -> None:

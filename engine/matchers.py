@@ -17,20 +17,14 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from engine.errors import InvalidGrammar
 from engine.grammar import Grammar, GrammarKind
 
-MAX_SOURCE = 200_000
+MAX_SOURCE = 100_000
 """Characters of a grammar; real ones have thousands."""
 MAX_COMPILE_S = 0.8
 """With what it takes to ask and to answer, below a second."""
 MAX_COMPILE_BYTES = 256 * 2**20
-MAX_KEPT_BYTES = 256 * 2**20
+MAX_KEPT_BYTES = 128 * 2**20
 
-_MAX_REASON = 400
-_JSON_OPTIONS = {
-    "lenient": False,  # an unknown keyword is refused, never ignored
-    "coerce_one_of": False,
-    "whitespace_flexible": True,
-    "whitespace_pattern": r" |\n[ \t]{0,32}",  # without a bound models never end
-}
+_MAX_REASON = 300
 
 T = TypeVar("T")
 
@@ -47,7 +41,7 @@ class Vocabulary:
 
 
 class Kept(Generic[T]):
-    """What was used last, by grammar, as long as the costs stay below a bound; safe from threads."""
+    """What was used last, by grammar, while its costs stay below a bound; safe from threads."""
 
     def __init__(self, max_cost: int) -> None:
         self._max_cost = max_cost
@@ -110,7 +104,7 @@ class Matchers:
         return (self.keep(grammar, 0) if matcher is None else matcher).deep_copy()
 
     def keep(self, grammar: Grammar, num_bytes: int) -> LLMatcher:
-        """Compile and keep a grammar, of which is known how much memory it takes; InvalidGrammar."""
+        """Compile and keep a grammar that takes so much memory; raises InvalidGrammar."""
         matcher = self.compile(grammar)
         self._kept.put(grammar, matcher, num_bytes)
         return matcher
@@ -125,7 +119,7 @@ class Matchers:
         if not matcher.is_error():
             matcher.compute_bitmask()
         if matcher.is_error():
-            raise InvalidGrammar(_shortened(matcher.get_error()))
+            raise InvalidGrammar(shortened(matcher.get_error()))
         return matcher
 
 
@@ -135,9 +129,9 @@ def _program(grammar: Grammar) -> str:
         case GrammarKind.JSON_SCHEMA | GrammarKind.JSON_OBJECT:
             schema = grammar.source or '{"type": "object"}'
             try:
-                return str(LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_OPTIONS))
+                return _from_schema(schema)
             except ValueError as error:
-                raise InvalidGrammar(_shortened(str(error))) from error
+                raise InvalidGrammar(shortened(str(error))) from error
         case GrammarKind.REGEX:
             return str(LLMatcher.grammar_from_regex(grammar.source))
         case GrammarKind.LARK:
@@ -148,7 +142,20 @@ def _program(grammar: Grammar) -> str:
             return str(LLMatcher.grammar_from_lark(lark))
 
 
-def _shortened(reason: str) -> str:
-    """Keep the first line of what llguidance says, cut to a length that suits a message."""
-    line = reason.strip().partition("\n")[0]
+def _from_schema(schema: str) -> str:
+    program = LLMatcher.grammar_from_json_schema(
+        schema,
+        overrides={
+            "lenient": False,  # what is not understood is refused, never ignored
+            "coerce_one_of": False,
+            "whitespace_flexible": True,
+            "whitespace_pattern": r" |\n[ \t]{0,32}",  # without a bound models go on for ever
+        },
+    )
+    return str(program)
+
+
+def shortened(reason: str) -> str:
+    """Put what llguidance says on one line, cut to a length that suits a message."""
+    line = " ".join(reason.replace("<non-verbose/>", "").split())
     return line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…"

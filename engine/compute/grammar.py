@@ -17,7 +17,7 @@ from engine.compute.kernels.table import Kernels
 from engine.compute.logits import PANEL, Logits
 from engine.errors import InvalidGrammar
 from engine.grammar import Grammar
-from engine.matchers import Matchers
+from engine.matchers import Matchers, shortened
 
 
 class Constraint:
@@ -75,7 +75,7 @@ class Constraint:
         except BaseException as error:  # a panic of Rust's is no Exception, and one row's alone
             self.error = f"the grammar cannot be followed: {str(error) or type(error).__name__}"
         if self._matcher is not None and self._matcher.is_error():
-            reason = self._matcher.get_error().strip().partition("\n")[0]
+            reason = shortened(self._matcher.get_error())
             self.error = f"the grammar cannot be followed any further: {reason}"
 
 

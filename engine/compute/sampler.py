@@ -179,9 +179,7 @@ class Sampler:
             if token_id >= 0
         }
 
-    def _choose(
-        self, logits: Logits, rows: Sequence[tuple[int, SamplerRow]]
-    ) -> dict[int, Sampled]:
+    def _choose(self, logits: Logits, rows: Sequence[tuple[int, SamplerRow]]) -> dict[int, Sampled]:
         """Choose for each (slot, row); who has no finite maximum is left out."""
         raw = TiledLogits(logits, self._reader)
         peaks = raw.peaks.tolist()
