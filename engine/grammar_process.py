@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from llguidance import LLMatcher
@@ -42,6 +42,8 @@ class Verdict:
     num_bytes: int = 0
     """How much memory it takes, about."""
     refusal: str | None = None
+    is_lasting: bool = True
+    """It would be the same on an idle machine."""
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         verdict = _try(matchers, Grammar(GrammarKind(asked["kind"]), asked["source"]))
-        _answer({"num_bytes": verdict.num_bytes, "refusal": verdict.refusal})
+        _answer(asdict(verdict))
 
 
 def _answer(answer: dict[str, Any]) -> None:
@@ -80,7 +82,7 @@ def _try(matchers: Matchers, grammar: Grammar) -> Verdict:
         return Verdict(**json.loads(answer))
     if is_ready:
         return Verdict(refusal="it is too large or too deep to compile")
-    return Verdict(refusal=f"it takes more than {MAX_COMPILE_S} s to compile")
+    return Verdict(refusal=f"it takes more than {MAX_COMPILE_S} s to compile", is_lasting=False)
 
 
 def _compile(matchers: Matchers, grammar: Grammar, writing: int) -> None:
@@ -118,6 +120,8 @@ def _walk(matcher: LLMatcher) -> None:
 def _one_of(mask: bytes, dice: random.Random) -> int:
     """Pick a token that the mask allows: the next from a random one on."""
     bits = int.from_bytes(mask, "little")
+    if not bits:
+        raise InvalidGrammar("the model has no token by which it could go on")
     start = dice.randrange(8 * len(mask))
     rest = bits >> start
     lowest = rest & -rest if rest else bits & -bits

@@ -50,12 +50,19 @@ class Grammars:
             )
         refusal = self._refused.get(grammar)
         if refusal is None:
-            answer = self._helper.ask(grammar)
-            refusal = answer["refusal"]
+            refusal = self._try(grammar)
         if refusal is not None:
-            self._refused.put(grammar, refusal, len(refusal))
             raise InvalidGrammar(f"is not a grammar that can be followed: {refusal}")
-        self._matchers.keep(grammar, answer["num_bytes"])
+
+    def _try(self, grammar: Grammar) -> str | None:
+        """Have it tried, and keep it or its refusal."""
+        answer = self._helper.ask(grammar)
+        refusal: str | None = answer["refusal"]
+        if refusal is None:
+            self._matchers.keep(grammar, answer["num_bytes"])
+        elif answer["is_lasting"]:
+            self._refused.put(grammar, refusal, len(refusal))
+        return refusal
 
     def close(self) -> None:
         """End the helper."""
