@@ -26,6 +26,8 @@ class Speculation:
         for at, row in enumerate(work):
             if row.num_tokens == 1 and row.is_sampled and spare > 0:
                 sequence = running[row.sequence_id]
+                if sequence.params.grammar is not None:
+                    continue  # its masks come one token at a time
                 drafts = sequence.drafts
                 if drafts is None:
                     drafts = sequence.drafts = Drafts()

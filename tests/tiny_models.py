@@ -16,11 +16,14 @@ from engine.compute.runner import ModelRunner
 from engine.compute.sampler import Sampler
 from engine.config import EngineConfig, Limits
 from engine.detokenizer import Detokenizer, Pieces
+from engine.matchers import Matchers
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 
 VOCAB_SIZE = 320
+EOS = 256
+"""The byte-level tokenizer's end token, which the models themselves do not name."""
 _COMMON = {
     "vocab_size": VOCAB_SIZE,
     "hidden_size": 32,
@@ -257,8 +260,16 @@ class NoVocabulary:
         return ""
 
 
-def make_bench(model: Model, kernels: Kernels | None = None, **limits: object) -> Bench:
-    """Give a loaded model a fresh cache, runner and scheduler; the kernels are the sampler's."""
+def make_bench(
+    model: Model,
+    kernels: Kernels | None = None,
+    matchers: Matchers | None = None,
+    **limits: object,
+) -> Bench:
+    """Give a loaded model a fresh cache, runner and scheduler; with matchers, an end token too.
+
+    The kernels are the sampler's.
+    """
     settings = {
         "num_blocks": 256,
         "block_size": 4,
@@ -274,9 +285,11 @@ def make_bench(model: Model, kernels: Kernels | None = None, **limits: object) -
     limit = Limits(**settings)
     cache = KVCache(model.shapes, limit.num_blocks, limit.block_size, model.dtype, model.device)
     model.attention.attach(cache)
-    sampler = Sampler(model.vocab_size, model.eos_token_ids, 0.5, 2.0, model.device, kernels)
-    runner = ModelRunner(model, cache, sampler, limit.max_batch_size, limit.max_total_tokens, 1)
-    return Bench(model, runner, Scheduler(limit, NoVocabulary(), model.eos_token_ids))
+    eos_token_ids = model.eos_token_ids if matchers is None else (EOS,)
+    sampler = Sampler(model.vocab_size, eos_token_ids, 0.5, 2.0, model.device, kernels)
+    rows, tokens = limit.max_batch_size, limit.max_total_tokens
+    runner = ModelRunner(model, cache, sampler, rows, tokens, 1, matchers)
+    return Bench(model, runner, Scheduler(limit, NoVocabulary(), eos_token_ids))
 
 
 def load_tiny(

@@ -309,6 +309,35 @@ def test_layers_together_are_the_references(native, window, is_biased, is_int8):
     assert difference < tolerance * (got[reference].float() - x.float()).norm()
 
 
+@pytest.mark.parametrize("is_in_place", [False, True])
+@pytest.mark.parametrize("width", [1, 15, 31, 32, 33, 320, 40_000])
+def test_a_masked_row_and_its_tops_are_the_references(native, reference, width, is_in_place):
+    row = torch.randn(width)
+    row[torch.randperm(width)[: width // 7]] = -torch.inf
+    num_panels = -(-width // 32)
+    mask = torch.randint(-(2**31), 2**31, (num_panels + 1,), dtype=torch.int32)
+    mask[torch.randperm(num_panels)[: num_panels // 2]] = 0
+    if width == 320:
+        row[5], row[300], mask[0], mask[9] = torch.nan, torch.nan, -1, 0
+    got, expected = (Logits(torch.zeros(1, width), torch.zeros(1, num_panels)) for _ in range(2))
+    reference.mask(row, mask, expected)
+    assert width < 33 or expected.values.isfinite().any()
+    assert expected.values.isneginf().any() or width == 1
+    given = row
+    if is_in_place:
+        got.values[0] = row
+        given = got.values[0]
+    native.mask(given, mask, got)
+    for one, other in ((got.values, expected.values), (got.tops, expected.tops)):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_mask_for_fewer_columns_is_refused(native):
+    out = Logits(torch.zeros(1, 33), torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"a mask of 33 bits\. Given: 32"):
+        native.mask(torch.zeros(33), torch.zeros(1, dtype=torch.int32), out)
+
+
 def test_what_no_attention_kernel_is_made_for_is_known(native):
     k = random(2, 4, 32, 64)
     assert native.can_attend(4, k, k)
@@ -376,12 +405,12 @@ def test_a_library_that_is_none_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("version", "missing", "reason"),
     [
-        (3, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
+        (4, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
         (0, "nullptr", "another version's: install again"),
     ],
 )
 def test_a_library_that_cannot_run_here_is_told(tmp_path, version, missing, reason, native):
-    names = "greedy pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
+    names = "greedy mask pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
     names += " attend attend_can attend_scratch decode"
     lines = [f"void millrace_{name}() {{}}" for name in names.split()]
     lines += [f"long millrace_version() {{ return {version}; }}"]
