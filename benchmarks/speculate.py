@@ -14,14 +14,15 @@ pairs scatter, the time in which guesses are looked for by itself. Three kinds o
              what followed then is seldom right
 """
 
+import math
 import random
-import statistics
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from statistics import fmean, median
 
 from ceilings import use_all_cores
 from events import interval
@@ -115,7 +116,7 @@ class Bench:
             text=text,
             max_drafts=max_drafts,
             cpu_us=cpu_s / num_tokens * 1e6,
-            guess_us=statistics.median(guess_s) * len(guess_s) / num_tokens * 1e6,
+            guess_us=median(guess_s) * len(guess_s) / num_tokens * 1e6,
             tokens_per_s=num_tokens / wall_s,
             num_steps=num_steps,
             num_drafts=num_drafts,
@@ -180,10 +181,10 @@ def describe(runs: list[Run]) -> tuple[str, dict[str, object]]:
         without = [run for run in runs if run.text == text and not run.max_drafts]
         guessing = [run for run in runs if run.text == text and run.max_drafts]
         pairs = list(zip(without, guessing, strict=True))
-        ratios = [guess.cpu_us / plain.cpu_us - 1.0 for plain, guess in pairs]
-        low, high = interval(ratios)
+        # by logarithms: neighbours make either run of a pair dearer, which a mean of ratios sees
+        logs = [math.log(guess.cpu_us / plain.cpu_us) for plain, guess in pairs]
+        mean, low, high = map(math.expm1, (fmean(logs), *interval(logs)))
         share = sum(run.guess_us for run in guessing) / sum(run.cpu_us for run in guessing)
-        mean = statistics.fmean(ratios)
         costs[text] = {"cost": mean, "cost_low": low, "cost_high": high, "looking": share}
         speed = [guess.tokens_per_s / plain.tokens_per_s for plain, guess in pairs]
         num_drafts = sum(run.num_drafts for run in guessing)
@@ -198,7 +199,7 @@ def describe(runs: list[Run]) -> tuple[str, dict[str, object]]:
                 f"{mean:+.1%}",
                 f"{low:+.1%} to {high:+.1%}",
                 f"x {spread(speed, 2)}",
-                f"{statistics.fmean(per_step):.2f}",
+                f"{fmean(per_step):.2f}",
                 f"{num_accepted / num_drafts:.0%} of {num_drafts}" if num_drafts else "none made",
             ]
         )
