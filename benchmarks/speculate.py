@@ -4,7 +4,8 @@
     python benchmarks/speculate.py --models-dir DIR     # a random model of Qwen2.5-0.5B's shape
 
 The engine without HTTP: some streams decode, with guesses and without in turn, in the same process,
-in pairs. Taken are processor time for a token and tokens a second. Three kinds of text:
+in pairs. Taken are processor time for a token and tokens a second; and, since neighbours make the
+pairs scatter, the time in which guesses are looked for by itself. Three kinds of text:
 
     repeats  greedy answers to a prompt that repeats itself; end tokens are ignored, so they go
              round in circles
@@ -13,23 +14,26 @@ in pairs. Taken are processor time for a token and tokens a second. Three kinds 
              what followed then is seldom right
 """
 
+import math
 import random
-import statistics
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from statistics import fmean, median
 
 from ceilings import use_all_cores
 from events import interval
 from models import BUILT_IN_MODEL, SHAPES, make_model
 from parts.conditions import write_result
 
-from engine import Engine, EngineConfig, SamplingParams
+from engine import Engine, EngineConfig, RowWork, SamplingParams
 from engine.detokenizer import Detokenizer
 from engine.load import load
 from engine.sequence import Sequence
+from engine.speculation import Speculation
 from server.metrics import Metrics
 from server.report import spread, table
 
@@ -55,10 +59,26 @@ class Run:
     max_drafts: int
     cpu_us: float
     """Processor time for a token."""
+    guess_us: float
+    """Of it, looking for guesses; by the median step, which no neighbour interrupts."""
     tokens_per_s: float
     num_steps: int
     num_drafts: int
     num_accepted: int
+
+
+class Timed:
+    """A scheduler's speculation, and how long it took in each step."""
+
+    def __init__(self, inner: Speculation) -> None:
+        self._inner = inner
+        self.seconds: list[float] = []
+
+    def extend(self, work: list[RowWork], running: Mapping[int, Sequence]) -> None:
+        """Look for guesses."""
+        start = time.perf_counter()
+        self._inner.extend(work, running)
+        self.seconds.append(time.perf_counter() - start)
 
 
 class Bench:
@@ -67,6 +87,8 @@ class Bench:
     def __init__(self, engine: Engine, args: Namespace) -> None:
         # The door shows none of these; they are measured as `load` puts them together.
         self._runner, self._scheduler = engine._runner, engine._scheduler
+        self._speculation = Timed(self._scheduler._speculation)
+        self._scheduler._speculation = self._speculation
         self._tokenizer = engine.tokenizer
         self._args = args
         self._ids = count(1)
@@ -80,6 +102,7 @@ class Bench:
             self._step()
         first = sum(stream.num_output for stream in streams)
         num_steps = num_drafts = num_accepted = 0
+        self._speculation.seconds.clear()
         start, start_cpu = time.perf_counter(), time.process_time()
         while scheduler.num_sequences:
             num_steps += 1
@@ -88,10 +111,12 @@ class Bench:
             num_accepted += accepted
         wall_s, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
         num_tokens = sum(stream.num_output for stream in streams) - first
+        guess_s = self._speculation.seconds or [0.0]
         return Run(
             text=text,
             max_drafts=max_drafts,
             cpu_us=cpu_s / num_tokens * 1e6,
+            guess_us=median(guess_s) * len(guess_s) / num_tokens * 1e6,
             tokens_per_s=num_tokens / wall_s,
             num_steps=num_steps,
             num_drafts=num_drafts,
@@ -140,15 +165,27 @@ def measure(model_dir: Path, args: Namespace) -> list[Run]:
 
 def describe(runs: list[Run]) -> tuple[str, dict[str, object]]:
     """Write a line for each text, and say what each costs."""
-    head = ("text", "us/token", "with guesses", "cpu", "95 %", "tokens/s", "tokens/step", "right")
+    head = (
+        "text",
+        "us/token",
+        "with guesses",
+        "looking",
+        "cpu",
+        "95 %",
+        "tokens/s",
+        "tokens/step",
+        "right",
+    )
     lines, costs = [], {}
     for text in dict.fromkeys(run.text for run in runs):
         without = [run for run in runs if run.text == text and not run.max_drafts]
         guessing = [run for run in runs if run.text == text and run.max_drafts]
         pairs = list(zip(without, guessing, strict=True))
-        ratios = [guess.cpu_us / plain.cpu_us - 1.0 for plain, guess in pairs]
-        low, high = interval(ratios)
-        costs[text] = {"cost": statistics.fmean(ratios), "cost_low": low, "cost_high": high}
+        # by logarithms: neighbours make either run of a pair dearer, which a mean of ratios sees
+        logs = [math.log(guess.cpu_us / plain.cpu_us) for plain, guess in pairs]
+        mean, low, high = map(math.expm1, (fmean(logs), *interval(logs)))
+        share = sum(run.guess_us for run in guessing) / sum(run.cpu_us for run in guessing)
+        costs[text] = {"cost": mean, "cost_low": low, "cost_high": high, "looking": share}
         speed = [guess.tokens_per_s / plain.tokens_per_s for plain, guess in pairs]
         num_drafts = sum(run.num_drafts for run in guessing)
         num_accepted = sum(run.num_accepted for run in guessing)
@@ -158,10 +195,11 @@ def describe(runs: list[Run]) -> tuple[str, dict[str, object]]:
                 text,
                 spread([run.cpu_us for run in without], 1),
                 spread([run.cpu_us for run in guessing], 1),
-                f"{statistics.fmean(ratios):+.1%}",
+                f"{share:.2%}",
+                f"{mean:+.1%}",
                 f"{low:+.1%} to {high:+.1%}",
                 f"x {spread(speed, 2)}",
-                f"{statistics.fmean(per_step):.2f}",
+                f"{fmean(per_step):.2f}",
                 f"{num_accepted / num_drafts:.0%} of {num_drafts}" if num_drafts else "none made",
             ]
         )

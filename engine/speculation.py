@@ -22,20 +22,19 @@ class Speculation:
 
     def extend(self, work: list[RowWork], running: Mapping[int, Sequence]) -> None:
         """Let rows that compute their last token compute guesses after it, the oldest first."""
+        guessing = [
+            at
+            for at, row in enumerate(work)
+            if row.num_tokens == 1 and row.is_sampled and _is_found(running[row.sequence_id])
+        ]
+        if not guessing:
+            return
         spare = self._max_batch_tokens - sum(row.num_tokens for row in work)
-        for at, row in enumerate(work):
-            if row.num_tokens == 1 and row.is_sampled and spare > 0:
-                sequence = running[row.sequence_id]
-                if sequence.params.grammar is not None:
-                    continue  # its masks come one token at a time
-                drafts = sequence.drafts
-                if drafts is None:
-                    drafts = sequence.drafts = Drafts()
-                if drafts.find(sequence.token_ids):
-                    work[at] = self._with_guess(sequence, drafts, row, spare)
-                    spare -= work[at].num_tokens - 1
+        for at in guessing:
+            work[at] = self._with_guess(running[work[at].sequence_id], work[at], spare)
+            spare -= work[at].num_tokens - 1
 
-    def _with_guess(self, sequence: Sequence, drafts: Drafts, row: RowWork, spare: int) -> RowWork:
+    def _with_guess(self, sequence: Sequence, row: RowWork, spare: int) -> RowWork:
         """Guess as many tokens as may still be said, and as there is room for."""
         size, num_blocks = self._pool.block_size, len(sequence.blocks)
         left = sequence.params.max_new_tokens - sequence.num_output - 1
@@ -43,6 +42,7 @@ class Speculation:
         num_drafts = min(self._max_drafts, left, room, spare)
         if num_drafts <= 0:
             return row
+        assert sequence.drafts is not None, "This is a bug. Nobody looked for a guess."
         missing = -(-(sequence.num_tokens + num_drafts) // size) - num_blocks
         new_blocks = self._pool.take(max(0, missing))
         sequence.blocks += new_blocks
@@ -50,5 +50,14 @@ class Speculation:
             num_tokens=1 + num_drafts,
             num_logits=1 + num_drafts,
             new_blocks=(*row.new_blocks, *new_blocks),
-            drafts=drafts.guess(sequence.token_ids, num_drafts),
+            drafts=sequence.drafts.guess(sequence.token_ids, num_drafts),
         )
+
+
+def _is_found(sequence: Sequence) -> bool:
+    """Tell whether a guess of what follows is due; a grammar's masks come one token at a time."""
+    if sequence.params.grammar is not None:
+        return False
+    if sequence.drafts is None:
+        sequence.drafts = Drafts()
+    return sequence.drafts.find(sequence.token_ids)
