@@ -159,7 +159,8 @@ def test_tools_that_are_not_to_be_called_are_shown_to_nobody():
         ({}, {"tools": [TOOL]}, "tools",
          "`tools`: the model's chat template has no calls in a format that is known here; "
          "--tool-call-parser can name one"),
-        (HERMES, {"tool_choice": "required"}, "tool_choice", "`tool_choice` must come with `tools`"),
+        (HERMES, {"tool_choice": "required"}, "tool_choice",
+         "`tool_choice` must come with `tools`"),
         (HERMES, {"tools": [TOOL], "tool_choice": "required"}, "tool_choice",
          "`tool_choice`: calls that must be made are not supported by this version"),
         (HERMES, {"tools": [TOOL], "tool_choice": "f"}, "tool_choice",
@@ -206,6 +207,8 @@ def test_tools_that_cannot_be_had_are_a_tool_error(config, fields, field, messag
          "`chat_template`: templates other than the model's are not supported by this version"),
         ({"chat_template_kwargs": {"chat_template": "x"}},
          "`chat_template_kwargs.chat_template` is not supported by this version"),
+        ({"chat_template_kwargs": {"x" * 99: 1}},
+         f"`chat_template_kwargs.{'x' * 64}` is not supported by this version"),
         ({"chat_template_kwargs": {"enable_thinking": "x"}},
          "`chat_template_kwargs.enable_thinking`: expected `bool`, got `str`"),
     ],
