@@ -48,7 +48,7 @@ def offer(config: DialectConfig, asked: ChatBody) -> Offer | None:
     if choice in (None, "auto", "none"):
         return _offer(config, asked, tools) if tools and choice != "none" else None
     if not tools:
-        raise tool_error("`tool_choice` needs `tools`", "tool_choice")
+        raise tool_error("`tool_choice` must come with `tools`", "tool_choice")
     name = choice.function.name if isinstance(choice, ChosenToolBody) else choice
     if name != "required" and name not in {tool.function.name for tool in tools}:
         raise tool_error(f"Tool with name {name} not found", "tool_choice")
