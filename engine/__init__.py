@@ -8,6 +8,7 @@ from engine.errors import (
     EngineError,
     EngineStopped,
     GenerationFailed,
+    InvalidGrammar,
     InvalidParameter,
     LoadError,
     Overloaded,
@@ -15,6 +16,7 @@ from engine.errors import (
     RequestError,
     TemplateError,
 )
+from engine.grammar import Grammar, GrammarKind
 from engine.outputs import (
     Circumstances,
     Delta,
@@ -45,6 +47,9 @@ __all__ = [
     "Finish",
     "FinishReason",
     "GenerationFailed",
+    "Grammar",
+    "GrammarKind",
+    "InvalidGrammar",
     "InvalidParameter",
     "Join",
     "Limits",

@@ -55,6 +55,8 @@ class EngineConfig:
     max_input_tokens: int | None = None
     max_total_tokens: int | None = None
     is_prompt_logprobs_enabled: bool = False
+    is_grammar_disabled: bool = False
+    """Refuse grammars, and spend no time and memory on them."""
     num_tokenizer_workers: int = 2
     watermark_gamma: float = 0.5
     watermark_delta: float = 2.0

@@ -17,7 +17,16 @@ from typing import Any, Self, TypeVar
 from engine.batch import Batch, Runner, StepOutput
 from engine.config import Limits, ModelInfo
 from engine.detokenizer import Detokenizer
-from engine.errors import EngineError, EngineStopped, GenerationFailed, PromptTooLong
+from engine.errors import (
+    EngineError,
+    EngineStopped,
+    GenerationFailed,
+    InvalidGrammar,
+    Overloaded,
+    PromptTooLong,
+)
+from engine.grammar import Grammar
+from engine.grammars import Grammars
 from engine.outputs import Finish, FinishReason
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Gain, Scheduler, Update
@@ -32,6 +41,8 @@ T = TypeVar("T")
 
 _MAX_INLINE_CHARS = 1000
 """Longer texts are encoded on a thread: a token costs 1-2 µs, the hand-off some 25."""
+_MAX_GRAMMAR_WAIT_S = 5.0
+"""How long a grammar may wait for others to be tried, each of which takes a second at most."""
 _MAX_FAILED_STEPS = 3
 """So many steps that raise in a row, without one that works, and the engine calls itself sick."""
 
@@ -48,7 +59,9 @@ class Engine:
         observer: Observer,
         num_tokenizer_workers: int = 2,
         clock: Callable[[], float] = time.monotonic,
+        grammars: Grammars | None = None,
     ) -> None:
+        """Without grammars, those who ask for one are refused."""
         self.info = info
         self.tokenizer = tokenizer
         self.num_tokenizer_workers = num_tokenizer_workers
@@ -57,6 +70,8 @@ class Engine:
         self._observer = observer
         self._clock = clock
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._grammars = grammars
+        self._grammarians = ThreadPoolExecutor(1, thread_name_prefix="grammars")
         self._encoders = ThreadPoolExecutor(num_tokenizer_workers, thread_name_prefix="tokenizer")
         self._streams: dict[int, tuple[TokenStream, int]] = {}
         self._gained = Update()
@@ -77,6 +92,8 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         self._loop_task = asyncio.create_task(self._run(), name="step loop")
+        if self._grammars is not None:
+            self._grammarians.submit(self._grammars.start)
         return self
 
     async def __aexit__(
@@ -92,6 +109,7 @@ class Engine:
         await asyncio.wait([self._loop_task])
         await asyncio.to_thread(self._compute.shutdown)
         await asyncio.to_thread(self._encoders.shutdown)
+        await asyncio.to_thread(self._close_grammars)
         self._end_all(EngineStopped("the server is shutting down"))
         self._runner.close()
 
@@ -181,6 +199,23 @@ class Engine:
         return await self._off_loop(
             len(text), partial(self.tokenizer.spans, text, add_special_tokens=add_special_tokens)
         )
+
+    async def check_grammar(self, grammar: Grammar) -> None:
+        """Make a grammar ready for who will submit with it, off the loop.
+
+        Raises InvalidGrammar, Overloaded where too many others are being tried, and
+        GenerationFailed where none can be.
+        """
+        if self._grammars is None:
+            raise InvalidGrammar("is not supported: this server follows no grammars")
+        if grammar in self._grammars:
+            return
+        let_in = partial(self._grammars.let_in, grammar)
+        try:
+            async with asyncio.timeout(_MAX_GRAMMAR_WAIT_S):
+                await asyncio.get_running_loop().run_in_executor(self._grammarians, let_in)
+        except TimeoutError:
+            raise Overloaded("too many grammars wait to be compiled") from None
 
     async def drain(self, timeout_s: float) -> None:
         """Take nothing new, wait for what runs, and end what is left after the timeout."""
@@ -345,6 +380,11 @@ class Engine:
                 f"Given: {len(prompt_ids)} `inputs` tokens and "
                 f"{params.max_new_tokens} `max_new_tokens`"
             )
+
+    def _close_grammars(self) -> None:
+        self._grammarians.shutdown(cancel_futures=True)
+        if self._grammars is not None:
+            self._grammars.close()
 
     async def _off_loop(self, size: int, work: Callable[[], T]) -> T:
         if size <= _MAX_INLINE_CHARS:

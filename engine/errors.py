@@ -3,6 +3,7 @@
 EngineError
 ├── RequestError            the caller's fault; the message names field, limit and value
 │   ├── InvalidParameter    a sampling parameter is out of its range
+│   ├── InvalidGrammar      a grammar cannot be compiled, or not within the limits
 │   ├── PromptTooLong       the prompt and what it asks for can never fit
 │   └── TemplateError       the chat template is missing or refuses the messages
 ├── Overloaded              nobody's fault: there is no room now, try later
@@ -29,6 +30,10 @@ class InvalidParameter(RequestError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class InvalidGrammar(RequestError):
+    """A grammar that cannot be compiled, or not within the limits of time and memory."""
 
 
 class PromptTooLong(RequestError):

@@ -23,6 +23,8 @@ from engine.config import EngineConfig, Limits, ModelInfo
 from engine.cores import usable_cores
 from engine.engine import Engine
 from engine.errors import LoadError
+from engine.grammars import Grammars
+from engine.matchers import Matchers, Vocabulary
 from engine.pace import Pace
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
@@ -68,9 +70,12 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
         model.device,
         kernels if model.device.type == "cpu" else None,
     )
-    runner = ModelRunner(
-        model, cache, sampler, limits.max_batch_size, limits.max_total_tokens, num_threads
+    vocabulary = Vocabulary(
+        tokenizer.to_json(), max(model.vocab_size, tokenizer.size), tuple(eos_token_ids)
     )
+    matchers = None if config.is_grammar_disabled else _make_matchers(vocabulary)
+    rows, tokens = limits.max_batch_size, limits.max_total_tokens
+    runner = ModelRunner(model, cache, sampler, rows, tokens, num_threads, matchers)
     keep_freed_memory()
     pace = _make_pace(config, limits, model.device.type)
     _warm_up(runner, limits, pace)
@@ -84,7 +89,9 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
         max_position=model.max_position,
     )
     scheduler = Scheduler(limits, tokenizer, eos_token_ids, pace)
-    return Engine(runner, scheduler, tokenizer, info, observer, config.num_tokenizer_workers)
+    grammars = None if matchers is None else Grammars(vocabulary, matchers)
+    workers = config.num_tokenizer_workers
+    return Engine(runner, scheduler, tokenizer, info, observer, workers, grammars=grammars)
 
 
 def describe_kernels() -> str:
@@ -148,6 +155,15 @@ def _read_template(path: Path) -> str:
             f"{path} is not a tokenizer configuration with a `chat_template`: {error}"
         ) from error
     return str(template)
+
+
+def _make_matchers(vocabulary: Vocabulary) -> Matchers | None:
+    """Prepare for grammars, or say in a line why they are refused."""
+    try:
+        return Matchers(vocabulary)
+    except ValueError as error:
+        logger.warning("without grammars: %s", error)
+        return None
 
 
 def _settle(config: EngineConfig, model: Model) -> Limits:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.errors import InvalidParameter
+from engine.grammar import Grammar
 
 MAX_SEED = 2**64 - 1
 
@@ -61,6 +62,10 @@ class SamplingParams:
     """Pairs (token id, bias) added to the logits; ids below the vocabulary's size."""
     watermark: bool = False
     """Kirchenbauer's green list, https://arxiv.org/abs/2301.10226."""
+
+    grammar: Grammar | None = None
+    """What the output must be. Its end ends the sequence, whatever `ignore_eos` and
+    `min_new_tokens` say: nothing else may follow."""
 
     is_prefix_cached: bool = True
     """Take known blocks from the prefix cache; without, the whole prompt is computed."""

@@ -392,7 +392,8 @@ class Scheduler:
         """Apply the order of the tests: TGI says length first, OpenAI last."""
         if is_full and params.length_first:
             return FinishReason.LENGTH
-        if token_id in self._eos_token_ids and not (params.ignore_eos or is_early):
+        is_wanted = params.grammar is not None or not (params.ignore_eos or is_early)
+        if token_id in self._eos_token_ids and is_wanted:
             return FinishReason.EOS_TOKEN
         if stop is not None:
             return FinishReason.STOP_SEQUENCE

@@ -91,6 +91,10 @@ class Tokenizer:
         token_id = self._fast.eos_token_id
         return token_id if isinstance(token_id, int) else None
 
+    def to_json(self) -> str:
+        """Write it as a tokenizer.json."""
+        return str(self._backend.to_str())
+
     def encode(self, text: str) -> list[int]:
         """Encode a prompt; special-token text acts as tokens, and the model's own are added."""
         return self._ids(self._backend, text, add_special_tokens=True)

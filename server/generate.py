@@ -19,6 +19,7 @@ from engine import (
     EngineError,
     EngineStats,
     EngineStopped,
+    InvalidGrammar,
     Overloaded,
     SamplingParams,
     TokenStream,
@@ -101,8 +102,10 @@ class GenerateHandler:
         Returns how their prompts end, where that is wanted.
         """
         try:
-            encoded = await self._encode_all(call.generations())
+            generations = call.generations()
+            encoded = await self._encode_all(generations)
             ready = [await self._prepare(generation, exchange) for generation in encoded]
+            await self._check_grammars(generations)
             exchange.validated()
             for index, (prompt_ids, params) in enumerate(ready):
                 exchange.submitted(self._engine.submit(prompt_ids, params, tokens, index))
@@ -116,6 +119,16 @@ class GenerateHandler:
             raise self._refuse(exchange, Refusal.DRAINING) from error
         except EngineError as error:
             raise from_engine(error, self._retry_after_s()) from error
+
+    async def _check_grammars(self, generations: tuple[Generation, ...]) -> None:
+        """Have each different grammar compiled; raises Problem, which names the field."""
+        fields = {each.params.grammar: each.grammar_field for each in generations}
+        for grammar, field in fields.items():
+            if grammar is not None:
+                try:
+                    await self._engine.check_grammar(grammar)
+                except InvalidGrammar as error:
+                    raise invalid(f"`{field}` {error}", field) from error
 
     async def _encode_all(
         self, generations: tuple[Generation, ...]

@@ -7,6 +7,7 @@ however many rows there are. Runs on the model's thread; knows nothing of the ev
 import ctypes
 import os
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from engine.batch import Batch, Join, RowOutput, RowWork, Sampled, StepOutput
 from engine.compute.attention import Context
+from engine.compute.grammar import Constraint
 from engine.compute.kv_cache import KVCache
 from engine.compute.logits import Logits
 from engine.compute.model import Model
 from engine.compute.sampler import Sampler, SamplerRow
+from engine.matchers import Matchers
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -59,12 +62,18 @@ class ModelRunner:
         max_rows: int,
         max_tokens: int,
         num_threads: int,
+        matchers: Matchers | None = None,
     ) -> None:
+        """Without matchers, rows with a grammar end with an error."""
         self._model = model
         self._cache = cache
         self._sampler = sampler
         self._num_threads = num_threads
         self._thread_id: int | None = None
+        self._matchers = matchers
+        self._masking = ThreadPoolExecutor(1, thread_name_prefix="grammar")
+        self._constraints: dict[int, Constraint] = {}
+        """Of the rows that have a grammar."""
         self._rows: dict[int, _Row] = {}
         self._free_places = list(range(max_rows - 1, -1, -1))
         max_blocks = -(-max_tokens // cache.block_size)
@@ -78,6 +87,7 @@ class ModelRunner:
         self._set_threads()
         for sequence_id in batch.leave:
             self._free_places.append(self._rows.pop(sequence_id).place)
+            self._constraints.pop(sequence_id, None)
         for join in batch.join:
             self._join(join)
         with torch.inference_mode():
@@ -86,6 +96,7 @@ class ModelRunner:
     def close(self) -> None:
         """Forget every row."""
         self._rows.clear()
+        self._masking.shutdown()
 
     def _join(self, join: Join) -> None:
         place = self._free_places.pop()
@@ -93,20 +104,35 @@ class ModelRunner:
         tokens[: len(join.token_ids)] = join.token_ids
         self._blocks[place, : len(join.blocks)] = join.blocks
         self._num_computed[place] = join.num_computed_tokens
-        sampling = SamplerRow(join.params, tokens, len(join.token_ids), join.num_prompt_tokens)
+        num_tokens, num_prompt = len(join.token_ids), join.num_prompt_tokens
+        constraint = None
+        if join.params.grammar is not None:
+            output_ids = join.token_ids[num_prompt:]
+            constraint = Constraint(self._matchers, join.params.grammar, output_ids)
+            self._constraints[join.sequence_id] = constraint
+        sampling = SamplerRow(join.params, tokens, num_tokens, num_prompt, constraint)
         self._rows[join.sequence_id] = _Row(place, len(join.blocks), sampling)
 
     def _compute(self, batch: Batch) -> tuple[RowOutput, ...]:
         self._clear_new_blocks(batch)
         if not batch.work:
             return ()
+        masks = self._fill_masks()
         logits, laid = self._forward(batch)
+        if masks is not None:
+            masks.result()
         sampled = self._sample(laid, logits)
         prompts = self._prompt_logprobs(laid, logits)
         self._num_computed[laid.places] += laid.num_tokens
         return tuple(
             _output(work.sequence_id, sampled.get(work.sequence_id), prompts) for work in batch.work
         )
+
+    def _fill_masks(self) -> Future[None] | None:
+        """Begin to work out which tokens may come, beside the forward pass; the last has ended."""
+        if not self._constraints:
+            return None
+        return self._masking.submit(_fill_all, list(self._constraints.values()))
 
     def _clear_new_blocks(self, batch: Batch) -> None:
         """Append the blocks that rows were given, and zero them."""
@@ -196,6 +222,11 @@ class ModelRunner:
         if self._thread_id != threading.get_ident():
             self._thread_id = threading.get_ident()
             torch.set_num_threads(self._num_threads)
+
+
+def _fill_all(constraints: list[Constraint]) -> None:
+    for constraint in constraints:
+        constraint.fill()
 
 
 def _last_ones(

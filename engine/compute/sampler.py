@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.batch import Sampled
 from engine.compute import cuts
 from engine.compute.draws import Floats, Ints, invert, uniforms
+from engine.compute.grammar import Constraint, Masks
 from engine.compute.kernels.table import Kernels
 from engine.compute.logits import Logits
 from engine.compute.penalties import Penalties
@@ -44,6 +45,8 @@ class SamplerRow:
     """[at least num_tokens]: prompt and output so far, never empty, then room for more."""
     num_tokens: int
     num_prompt_tokens: int
+    constraint: Constraint | None = None
+    """Which tokens may come at all; filled before a token is sampled."""
     is_plain: bool = field(init=False)
     """Whether all it ever wants is the best token, once `min_new_tokens` are there."""
 
@@ -52,6 +55,13 @@ class SamplerRow:
         params = self.params
         is_changed = params.has_penalty or params.logit_bias or params.watermark
         self.is_plain = not (params.do_sample or params.num_top_logprobs or is_changed)
+        if self.constraint is not None:
+            self._let_end(self.constraint)
+
+    @property
+    def error(self) -> str | None:
+        """Say why no token can be chosen for it, whatever the logits are."""
+        return None if self.constraint is None else self.constraint.error
 
     @property
     def token_ids(self) -> NDArray[np.int64]:
@@ -67,6 +77,14 @@ class SamplerRow:
         """Take the chosen token."""
         self.tokens[self.num_tokens] = token_id
         self.num_tokens += 1
+        if self.constraint is not None:
+            self.constraint.take(token_id)
+            self._let_end(self.constraint)
+
+    def _let_end(self, constraint: Constraint) -> None:
+        """Let it end before `min_new_tokens` where nothing but an end may come."""
+        if constraint.is_over and self.params.min_new_tokens:
+            self.params = replace(self.params, min_new_tokens=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +121,7 @@ class Sampler:
             vocab_size, eos_token_ids, watermark_gamma, watermark_delta, device
         )
         self._penalised = torch.empty(0, vocab_size, device=device)
+        self._masks = Masks(vocab_size, device, kernels)
 
     @torch.inference_mode()
     def sample(self, logits: Logits, rows: Sequence[SamplerRow]) -> list[SampleResult]:
@@ -113,11 +132,18 @@ class Sampler:
         """
         if not rows:
             return []
-        chosen = self._choose_plainly(logits, rows)
+        plain = [
+            slot
+            for slot, row in enumerate(rows)
+            if row.is_plain
+            and row.constraint is None
+            and row.num_output_tokens >= row.params.min_new_tokens
+        ]
+        chosen = self._choose_plainly(logits, plain, [rows[slot] for slot in plain])
         if len(chosen) < len(rows):
             others = [(slot, row) for slot, row in enumerate(rows) if slot not in chosen]
             chosen |= self._choose(logits, others)
-        return [chosen.get(slot, NOT_FINITE) for slot in range(len(rows))]
+        return [chosen.get(slot) or row.error or NOT_FINITE for slot, row in enumerate(rows)]
 
     @torch.inference_mode()
     def prompt_logprobs(self, logits: torch.Tensor, next_ids: Sequence[int]) -> list[float]:
@@ -137,45 +163,63 @@ class Sampler:
         return result
 
     def _choose_plainly(
-        self, logits: Logits, rows: Sequence[SamplerRow]
-    ) -> dict[int, SampleResult]:
-        """Leave to the kernels whoever wants no more than the best token; by slot."""
-        if self._kernels is None or logits.tops is None:
+        self, logits: Logits, places: Sequence[int], rows: Sequence[SamplerRow]
+    ) -> dict[int, Sampled]:
+        """Leave to the kernels rows that want no more than the best token; by place in logits.
+
+        Who has no finite maximum is left out.
+        """
+        if self._kernels is None or logits.tops is None or not places:
             return {}
-        slots = [
-            slot
-            for slot, row in enumerate(rows)
-            if row.is_plain and row.num_output_tokens >= row.params.min_new_tokens
-        ]
-        if not slots:
-            return {}
-        is_shown = [rows[slot].params.logprobs is not None for slot in slots]
-        choices = self._kernels.greedy(logits, slots, is_shown=any(is_shown))
+        is_shown = [row.params.logprobs is not None for row in rows]
+        choices = self._kernels.greedy(logits, places, is_shown=any(is_shown))
         return {
-            slot: NOT_FINITE if token_id < 0 else Sampled(token_id, logprob if shown else None)
-            for slot, (token_id, logprob), shown in zip(slots, choices, is_shown, strict=True)
+            place: Sampled(token_id, logprob if shown else None)
+            for place, (token_id, logprob), shown in zip(places, choices, is_shown, strict=True)
+            if token_id >= 0
         }
 
-    def _choose(
-        self, logits: Logits, rows: Sequence[tuple[int, SamplerRow]]
-    ) -> dict[int, SampleResult]:
+    def _choose(self, logits: Logits, rows: Sequence[tuple[int, SamplerRow]]) -> dict[int, Sampled]:
         """Choose for each (slot, row); who has no finite maximum is left out."""
         raw = TiledLogits(logits, self._reader)
         peaks = raw.peaks.tolist()
         unchanged: list[_Ask] = []
-        changed: list[_Ask] = []
+        penalised: list[_Ask] = []
+        constrained: list[_Ask] = []
         for slot, row in rows:
-            if math.isfinite(peaks[slot]):
-                (changed if self._is_changed(row) else unchanged).append(_Ask(slot, slot, row))
+            if math.isfinite(peaks[slot]) and row.error is None:
+                changed = penalised if self._is_penalised(row) else unchanged
+                (changed if row.constraint is None else constrained).append(_Ask(slot, slot, row))
         chosen = _choose(raw, unchanged)
-        if changed:
-            copies = Logits(self._penalise(logits.values, changed))
-            penalised = TiledLogits(copies, self._reader)
-            chosen |= _choose(penalised, [replace(ask, at=at) for at, ask in enumerate(changed)])
-        shown = [ask for ask in unchanged + changed if ask.slot in chosen]
+        if penalised:
+            copies = Logits(self._penalise(logits.values, penalised))
+            chosen |= self._choose_from(copies, penalised)
+        if constrained:
+            chosen |= self._choose_from(self._mask(logits.values, constrained), constrained)
+        asks = unchanged + penalised + constrained
+        shown = [ask for ask in asks if ask.slot in chosen]
         return {**chosen, **_raw_logprobs(raw, shown, chosen)}
 
-    def _is_changed(self, row: SamplerRow) -> bool:
+    def _choose_from(self, copies: Logits, asks: Sequence[_Ask]) -> dict[int, Sampled]:
+        """Choose from copies of the asks' rows, in their order, that were changed as they ask."""
+        asks = [replace(ask, at=at) for at, ask in enumerate(asks)]
+        plain = [ask.at for ask in asks if ask.row.is_plain]
+        found = self._choose_plainly(copies, plain, [asks[at].row for at in plain])
+        others = [ask for ask in asks if ask.at not in found]
+        chosen = {asks[at].slot: sampled for at, sampled in found.items()}
+        if others:
+            chosen |= _choose(TiledLogits(copies, self._reader), others)
+        return chosen
+
+    def _mask(self, logits: torch.Tensor, asks: Sequence[_Ask]) -> Logits:
+        """Copy rows of `logits`, penalised where they ask for it, without what may not come."""
+        penalised = [ask for ask in asks if self._is_penalised(ask.row)]
+        copies = self._penalise(logits, penalised)
+        changed = {ask.slot: copy for ask, copy in zip(penalised, copies, strict=True)}
+        rows = [changed.get(ask.slot, logits[ask.at]) for ask in asks]
+        return self._masks.apply(rows, [c for ask in asks if (c := ask.row.constraint) is not None])
+
+    def _is_penalised(self, row: SamplerRow) -> bool:
         return self._penalties.concern(row.params, row.num_output_tokens)
 
     def _penalise(self, logits: torch.Tensor, asks: Sequence[_Ask]) -> torch.Tensor:

@@ -172,6 +172,12 @@ OPTIONS = (
             default="no limit",
         ),
         Option(
+            "--disable-grammar-support",
+            bool,
+            "engine.is_grammar_disabled",
+            "Refuse grammars and response formats.",
+        ),
+        Option(
             "--enable-prefill-logprobs",
             bool,
             "server.is_prompt_logprobs_enabled engine.is_prompt_logprobs_enabled",
@@ -351,12 +357,6 @@ OPTIONS = (
             bool,
             "Leave out special kernels.",
             "there are none to leave out",
-        ),
-        _accepted(
-            "--disable-grammar-support",
-            bool,
-            "Refuse grammars.",
-            "grammars are refused anyway until they are built",
         ),
         _accepted(
             "--prometheus-port",

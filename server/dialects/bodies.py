@@ -25,6 +25,9 @@ MAX_TOOL_DEPTH = 32
 """How deep the schema of a tool, or the arguments of a call, may be nested."""
 MAX_TOOLS_BYTES = 512 * 1024
 """All tools of a request together, as JSON."""
+MAX_GRAMMAR = 100_000
+"""Characters of a grammar."""
+MAX_ALTERNATIVES = 1_000
 MAX_CHOICES = 128
 """Of one request, whatever this server could run at a time."""
 
@@ -63,7 +66,29 @@ _IGNORE_EOS = "Go on to the last allowed token; meant for measuring."
 _MIN_NEW = "Do not end before so many tokens."
 _PREFIX = "False: compute the whole prompt, also what the cache knows of it."
 _ADAPTER = "Not supported by this version; only null is accepted."
-_GRAMMAR = "Not supported by this version; only null is accepted."
+_GRAMMAR = "What the whole answer must be."
+_GRAMMARS = ["json", "json_object", "json_schema", "regex", "choice", "lark"]
+
+
+Schema = Annotated[dict[str, Any], Meta(max_length=10_000)]
+Alternatives = Annotated[
+    list[Annotated[str, Meta(max_length=MAX_GRAMMAR)]],
+    Meta(max_length=MAX_ALTERNATIVES, extra_json_schema={"minItems": 1}),
+]
+
+
+class GrammarBody(Struct, kw_only=True):
+    """The form of an answer, in TGI's words; the answer is never without it."""
+
+    type: Annotated[Word, said("What `value` is written in.", enum=_GRAMMARS)]
+    value: Annotated[
+        Annotated[str, Meta(max_length=MAX_GRAMMAR)] | Schema | Alternatives | None,
+        said(
+            "A JSON schema, as an object or as text (`json_schema` also takes it as `schema`, "
+            "beside a name); a regular expression; a list of alternatives; a grammar in "
+            "llguidance's Lark."
+        ),
+    ] = None
 
 
 class Parameters(Struct, kw_only=True):
@@ -88,7 +113,7 @@ class Parameters(Struct, kw_only=True):
         float | None,
         said("Times the token's share of the text so far.", minimum=-2.0, maximum=2.0),
     ] = None
-    grammar: Annotated[Any, said(_GRAMMAR, type="null")] = None
+    grammar: Annotated[GrammarBody | None, said(_GRAMMAR)] = None
     ignore_eos: Annotated[bool | None, said(_IGNORE_EOS)] = None
     ignore_eos_token: Annotated[bool | None, said("The same as `ignore_eos`.")] = None
     max_new_tokens: Annotated[
@@ -145,10 +170,18 @@ class StreamOptions(Struct, kw_only=True):
     include_usage: Annotated[bool | None, said("Send one more chunk, with the usage.")] = None
 
 
-class ResponseFormat(Struct, kw_only=True):
-    """The form of the answer; this version knows plain text."""
+class JsonSchemaBody(Struct, kw_only=True):
+    """A schema in OpenAI's words; it is always followed strictly."""
 
-    type: Annotated[Word, said("`text`.", enum=["text"])]
+    name: Annotated[Name | None, said("For people.")] = None
+    schema: Annotated[Schema | None, said("The schema; it must be there.")] = None
+
+
+class ResponseFormat(GrammarBody, kw_only=True):
+    """The form of the answer, in OpenAI's words or in TGI's."""
+
+    type: Annotated[Word, said("`text` means any form.", enum=["text", *_GRAMMARS])]
+    json_schema: JsonSchemaBody | None = None
 
 
 class OpenAIBody(Struct, kw_only=True):
@@ -222,7 +255,7 @@ class OpenAIBody(Struct, kw_only=True):
         said("So many answers to each prompt.", minimum=1, maximum="max_choices"),
     ] = None
     adapter_id: Annotated[str | None, said(_ADAPTER, type="null")] = None
-    grammar: Annotated[Any, said(_GRAMMAR, type="null")] = None
+    grammar: Annotated[GrammarBody | None, said(_GRAMMAR)] = None
     response_format: ResponseFormat | None = None
 
 

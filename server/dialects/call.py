@@ -57,6 +57,8 @@ class Generation:
     params: SamplingParams
     """Its max_new_tokens is set by the handler, once the prompt's length is known."""
     max_new_tokens: int | None
+    grammar_field: str = "grammar"
+    """How the client called what `params.grammar` was read from."""
     truncate: int | None = None
     """Keep only so many of the last prompt tokens."""
 

@@ -65,11 +65,13 @@ class ChatCall:
         if asked.top_logprobs and not asked.logprobs:
             raise invalid("`top_logprobs` needs `logprobs` to be true", "top_logprobs")
         num_top = (asked.top_logprobs or 0) if asked.logprobs else None
+        grammar = openai.grammar(asked)
         return tuple(
             Generation(
                 prompt=self.prompt,
-                params=openai.sampling_params(asked, seed, num_top),
+                params=openai.sampling_params(asked, seed, num_top, grammar),
                 max_new_tokens=openai.max_tokens(asked),
+                grammar_field=openai.grammar_field(asked),
                 truncate=asked.truncate,
             )
             for seed in self.seeds

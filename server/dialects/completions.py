@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from msgspec import UNSET
 
-from engine import Delta, PromptToken, SamplingParams, Token
+from engine import Delta, Grammar, PromptToken, SamplingParams, Token
 from server.dialects import openai, ranges, wire
 from server.dialects.answers import (
     Completion,
@@ -92,10 +92,12 @@ class CompletionsCall:
                 raise invalid("`prompt` cannot be empty", "prompt")
             if not isinstance(prompt, str):
                 ranges.check_ids(self.config, "prompt", prompt)
+        grammar = openai.grammar(self.asked)
         return tuple(
             Generation(
                 prompt=self.prompts[number // self.num_each],
-                params=self._params(seed),
+                params=self._params(seed, grammar),
+                grammar_field=openai.grammar_field(self.asked),
                 max_new_tokens=1 if self.is_prompt_only else openai.max_tokens(asked),
                 truncate=asked.truncate,
             )
@@ -119,11 +121,11 @@ class CompletionsCall:
             usage.completion_tokens, usage.total_tokens = 0, usage.prompt_tokens
         return usage
 
-    def _params(self, seed: int) -> SamplingParams:
+    def _params(self, seed: int, grammar: Grammar | None) -> SamplingParams:
         asked, num_top = self.asked, self.asked.logprobs
         if num_top is None and self.is_chosen:
             num_top = 0
-        params = openai.sampling_params(asked, seed, num_top)
+        params = openai.sampling_params(asked, seed, num_top, grammar)
         return replace(params, prompt_logprobs=bool(asked.echo) and asked.logprobs is not None)
 
     def _check_echo(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
-from engine import Finish, FinishReason, LogprobsMode, SamplingParams
+from engine import Finish, FinishReason, Grammar, LogprobsMode, SamplingParams
 from server.dialects import ranges, wire
 from server.dialects.answers import (
     ErrorDetail,
@@ -19,7 +19,8 @@ from server.dialects.answers import (
 )
 from server.dialects.bodies import OpenAIBody
 from server.dialects.call import DialectConfig
-from server.errors import Problem
+from server.dialects.grammars import read_format, read_grammar
+from server.errors import Problem, invalid
 
 FINGERPRINT = f"millrace-{metadata.version('millrace')}"
 
@@ -93,10 +94,6 @@ def refuse_unsupported(asked: OpenAIBody) -> None:
         raise ranges.unsupported("adapter_id", "adapters")
     if asked.model is not None and asked.model.startswith("adapter:"):
         raise ranges.unsupported("model", "adapters")
-    if asked.grammar is not None:
-        raise ranges.unsupported("grammar", "grammars")
-    if asked.response_format is not None and asked.response_format.type != "text":
-        raise ranges.unsupported("response_format", "grammars")
     for names in (_MAX_TOKENS, _MIN_TOKENS):
         given = _given(asked, names)
         for name, value in given.items():
@@ -150,7 +147,29 @@ def check(config: DialectConfig, asked: OpenAIBody, *, least_tokens: int = 1) ->
     ranges.check_truncate(config, asked.truncate)
 
 
-def sampling_params(asked: OpenAIBody, seed: int, num_top_logprobs: int | None) -> SamplingParams:
+def grammar(asked: OpenAIBody) -> Grammar | None:
+    """Read what the answer must be, under whichever name; raises Problem."""
+    form = None
+    if asked.response_format is not None:
+        form = read_format("response_format", asked.response_format)
+    if asked.grammar is None:
+        return form
+    if form is not None:
+        raise invalid("`grammar` and `response_format` exclude each other", "grammar")
+    return read_grammar("grammar", asked.grammar)
+
+
+def grammar_field(asked: OpenAIBody) -> str:
+    """Name the field that `grammar` was read from."""
+    return "response_format" if asked.grammar is None else "grammar"
+
+
+def sampling_params(
+    asked: OpenAIBody,
+    seed: int,
+    num_top_logprobs: int | None,
+    grammar: Grammar | None = None,
+) -> SamplingParams:
     """Translate a checked body; `num_top_logprobs` None means that no logprob is shown."""
     min_tokens = next(iter(_given(asked, _MIN_TOKENS).values()), 0)
     return SamplingParams(
@@ -170,6 +189,7 @@ def sampling_params(asked: OpenAIBody, seed: int, num_top_logprobs: int | None) 
         presence_penalty=asked.presence_penalty or 0.0,
         logit_bias=tuple((int(key), bias) for key, bias in (asked.logit_bias or {}).items()),
         watermark=bool(asked.watermark),
+        grammar=grammar,
         is_prefix_cached=asked.prefix_caching is not False,
         logprobs=None if num_top_logprobs is None else LogprobsMode.RAW,
         num_top_logprobs=num_top_logprobs or 0,

@@ -7,11 +7,12 @@ https://github.com/huggingface/text-generation-inference/blob/db931fcf/router/sr
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine import LogprobsMode, SamplingParams
+from engine import Grammar, LogprobsMode, SamplingParams
 from server.dialects import ranges, tgi_reply, wire
 from server.dialects.bodies import CompatBody, GenerateBody, Parameters
 from server.dialects.call import DialectConfig, Generation, Reply
 from server.dialects.decode import decode
+from server.dialects.grammars import read_grammar
 from server.dialects.tgi_reply import GenerateReply, GenerateStreamReply, Shape
 from server.errors import Problem, invalid
 
@@ -94,10 +95,12 @@ class GenerateCall:
     def generations(self) -> tuple[Generation, ...]:
         """Check every range, in TGI's order."""
         _check(self)
+        asked = self.parameters.grammar
+        grammar = None if asked is None else read_grammar("grammar", asked)
         return tuple(
             Generation(
                 prompt=self.inputs,
-                params=self._params(seed),
+                params=self._params(seed, grammar),
                 max_new_tokens=self.parameters.max_new_tokens,
                 truncate=self.parameters.truncate,
             )
@@ -122,7 +125,7 @@ class GenerateCall:
             is_list=self.is_list,
         )
 
-    def _params(self, seed: int) -> SamplingParams:
+    def _params(self, seed: int, grammar: Grammar | None) -> SamplingParams:
         asked = self.parameters
         has_logprobs = self.is_stream or self.has_details
         return SamplingParams(
@@ -141,6 +144,7 @@ class GenerateCall:
             repetition_penalty=ranges.scale(asked.repetition_penalty),
             frequency_share_penalty=asked.frequency_penalty or 0.0,
             watermark=bool(asked.watermark),
+            grammar=grammar,
             is_prefix_cached=asked.prefix_caching is not False,
             logprobs=LogprobsMode.WARPED if has_logprobs or len(self.seeds) > 1 else None,
             num_top_logprobs=(asked.top_n_tokens or 0) if has_logprobs else 0,
@@ -235,5 +239,3 @@ def _check(call: GenerateCall) -> None:
     ranges.check_truncate(config, asked.truncate)
     if asked.adapter_id is not None:
         raise ranges.unsupported("adapter_id", "adapters")
-    if asked.grammar is not None:
-        raise ranges.unsupported("grammar", "grammars")

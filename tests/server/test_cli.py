@@ -49,6 +49,7 @@ SAMPLES = {
     "--max-queue-size": ("engine.max_waiting", "7", 7),
     "--max-queue-tokens": ("engine.max_waiting_tokens", "7", 7),
     "--max-queue-time": ("engine.max_queue_s", "0.5", 0.5),
+    "--disable-grammar-support": ("engine.is_grammar_disabled", None, True),
     "--enable-prefill-logprobs": (
         "server.is_prompt_logprobs_enabled engine.is_prompt_logprobs_enabled",
         None,
@@ -151,7 +152,6 @@ ACCEPTED = {
     "--max-waiting-tokens": "20",
     "--cuda-graphs": "0",
     "--disable-custom-kernels": None,
-    "--disable-grammar-support": None,
     "--prometheus-port": "9001",
     "--otlp-endpoint": "http://localhost:4317",
     "--otlp-service-name": "x",

@@ -145,8 +145,9 @@ RANGES = [
     ({"best_of": 2, "do_sample": True, "seed": 1},
      "`seed` must not be set when `best_of` > 1. Given: 1"),
     ({"adapter_id": "a"}, "`adapter_id`: adapters are not supported by this version"),
-    ({"grammar": {"type": "regex", "value": "a"}},
-     "`grammar`: grammars are not supported by this version"),
+    ({"grammar": {"type": "ebnf", "value": "a"}},
+     "`grammar.type` must be one of json, json_object, json_schema, regex, choice, lark. "
+     "Given: ebnf"),
 ]  # fmt: skip
 
 
@@ -231,7 +232,7 @@ ORDER = [
     ({}, "inputs"),
     ({"truncate": 0}, "truncate"),
     ({"adapter_id": "a"}, "adapter_id"),
-    ({"grammar": 1}, "grammar"),
+    ({"grammar": {"type": "x"}}, "grammar.type"),
 ]
 
 

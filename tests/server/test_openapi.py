@@ -49,7 +49,8 @@ SOUND = {
 FILLER = {
     "Parameters": {},
     "StreamOptions": {},
-    "ResponseFormat": {"type": "text"},
+    "ResponseFormat": {"type": "json_schema"},
+    "GrammarBody": {"type": "json_schema"},
     "ChatMessageBody": {"role": "user", "content": "A"},
     "ContentPart": {"type": "text", "text": "A"},
 }
@@ -266,7 +267,8 @@ def put(body, path, value):
             here = here[0]
         else:
             if not isinstance(here.get(step), type(empty)):
-                filler = {"response_format": FILLER["ResponseFormat"]}.get(step, empty)
+                fillers = {"response_format": "ResponseFormat", "grammar": "GrammarBody"}
+                filler = FILLER[fillers[step]] if step in fillers else empty
                 here[step] = copy.deepcopy(filler)
             here = here[step]
     match path[-1]:

@@ -376,12 +376,12 @@ def test_a_library_that_is_none_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("version", "missing", "reason"),
     [
-        (3, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
+        (4, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
         (0, "nullptr", "another version's: install again"),
     ],
 )
 def test_a_library_that_cannot_run_here_is_told(tmp_path, version, missing, reason, native):
-    names = "greedy pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
+    names = "greedy mask pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
     names += " attend attend_can attend_scratch decode"
     lines = [f"void millrace_{name}() {{}}" for name in names.split()]
     lines += [f"long millrace_version() {{ return {version}; }}"]

@@ -46,5 +46,7 @@ FACE void millrace_attend(const bf16* queries, int64_t query_stride, int64_t num
                           int64_t table_stride, const int64_t* rows, const int64_t* positions,
                           int64_t window, float scale, char* scratch, bf16* out);
 
+FACE void millrace_mask(const float* row, int64_t n, const uint32_t* mask, float* out, float* tops);
+
 FACE void millrace_greedy(const float* logits, const float* tops, int64_t n, const int64_t* rows,
                           int64_t m, int64_t* ids, float* logprobs);

@@ -31,6 +31,7 @@ class Library:
         self.attend_can = self._function("attend_can", c_int64, "iii")
         self.attend_scratch = self._function("attend_scratch", c_int64, "ii")
         self.attend = self._function("attend", None, "piiiiippiipippifpp")
+        self.mask = self._function("mask", None, "pippp")
         self.greedy = self._function("greedy", None, "ppipipp")
         self.decode = self._function("decode", None)
         self.decode.argtypes = [POINTER(ShapeStruct), POINTER(LayerStruct), POINTER(StepStruct)]

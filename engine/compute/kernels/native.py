@@ -24,7 +24,7 @@ from engine.compute.kernels.table import Choice, Epilogue, Heads, Layer, Packed,
 from engine.compute.logits import Logits
 from engine.errors import EngineError
 
-_VERSION = 3
+_VERSION = 4
 _PANEL = 32
 _LOGITS = 3
 """The epilogue that is no Epilogue, since it writes two tensors."""
@@ -211,6 +211,17 @@ class Native:
             self.scratch(num_heads // num_kv_heads, paged.tables.shape[1] * block_size),
             out.data_ptr(),
         )
+
+    def mask(self, row: Tensor, mask: Tensor, out: Logits) -> None:
+        """Copy a row of logits, which may be `out`'s own, without what the mask forbids."""
+        width = len(row)
+        tops = _check_logits(out, 1, width)
+        _check(row, (width,), torch.float32)
+        if len(mask) < tops.shape[1]:
+            raise ValueError(f"a kernel wants a mask of {width} bits. Given: {32 * len(mask)}")
+        _check(mask, (len(mask),), torch.int32)
+        pointers = mask.data_ptr(), out.values.data_ptr(), tops.data_ptr()
+        self._library.mask(row.data_ptr(), width, *pointers)
 
     def greedy(self, logits: Logits, rows: Sequence[int], *, is_shown: bool) -> list[Choice]:
         """Choose the best of some rows of logits, with its logprob if shown."""

@@ -110,10 +110,12 @@ class Reference:
     def logits(self, x: Tensor, weight: Packed, out: Logits) -> None:
         """Multiply `x [rows, in]` into `out`, for as many rows."""
         out.values.copy_(linear(x, weight.data, weight.bias))
-        assert out.tops is not None
-        missing = -out.values.shape[1] % PANEL
-        panels = pad(out.values, (0, missing), value=-torch.inf).unflatten(1, (-1, PANEL))
-        torch.amax(panels, -1, out=out.tops)
+        _note_tops(out)
+
+    def mask(self, row: Tensor, mask: Tensor, out: Logits) -> None:
+        """Copy a row of logits, which may be `out`'s own, without what the mask forbids."""
+        out.values[0] = row.masked_fill(forbidden(mask, len(row)), -torch.inf)
+        _note_tops(out)
 
     def greedy(self, logits: Logits, rows: Sequence[int], *, is_shown: bool) -> list[Choice]:
         """Choose the best of some rows of logits, with its logprob if shown."""
@@ -164,6 +166,19 @@ class ReferenceLayers:
             h = x.new_empty(num_tokens, layer.down.k)
             kernels.linear(y, layer.gate_up, h, Epilogue.SILU_MUL)
             kernels.linear(h, layer.down, x, Epilogue.ADD)
+
+
+def forbidden(mask: Tensor, width: int) -> Tensor:
+    """Spread a mask of int32 over `[width]` booleans, true where the mask has no bit."""
+    bits = mask[:, None] >> torch.arange(PANEL, dtype=torch.int32, device=mask.device)
+    return (bits & 1 == 0).flatten()[:width]
+
+
+def _note_tops(out: Logits) -> None:
+    assert out.tops is not None
+    missing = -out.values.shape[1] % PANEL
+    panels = pad(out.values, (0, missing), value=-torch.inf).unflatten(1, (-1, PANEL))
+    torch.amax(panels, -1, out=out.tops)
 
 
 def _normalised(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

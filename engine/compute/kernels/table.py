@@ -148,6 +148,13 @@ class Kernels(Protocol):
         """
         ...
 
+    def mask(self, row: Tensor, mask: Tensor, out: Logits) -> None:
+        """Copy a row of logits, which may be `out`'s own, without what the mask forbids.
+
+        `mask` is of int32, bit 0 of the first number for column 0; `out` has one row, with tops.
+        """
+        ...
+
     def greedy(self, logits: Logits, rows: Sequence[int], *, is_shown: bool) -> list[Choice]:
         """Choose the best of some rows, at least one, of logits that have tops.
 
