@@ -11,6 +11,10 @@ from typing import Any
 from server.dialects.tools import hermes, mistral, think
 
 _NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
+_COMPACT = {
+    "x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+}
+"""Without it a model may spend all its tokens on white space."""
 _LINE = '"\\n"'
 
 Write = Callable[[str], str]
@@ -48,6 +52,11 @@ def call_grammar(
     return "\n".join(rules)
 
 
+def read_as(form: str) -> str:
+    """Name the format of what the grammar for a format lets through."""
+    return "llama3_json" if form == "pythonic" else form
+
+
 def _turn(form: str, mark: Write, has_names_first: bool, is_one: bool) -> str:
     """Write how calls follow one another in a format."""
     if form == "hermes":
@@ -73,7 +82,7 @@ def _named(mark: Write, name: str, arguments: str) -> str:
 
 def _schema(function: Mapping[str, Any]) -> str:
     parameters = function.get("parameters") or _NO_PARAMETERS
-    return json.dumps({**parameters, "type": "object"})
+    return json.dumps({**_COMPACT, **parameters, "type": "object"})
 
 
 def _thought(special_ids: Mapping[str, int]) -> list[str]:
