@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import Token
@@ -24,6 +24,7 @@ JSON_FRAGMENTS = [
 ]
 PROSE = ["<think>", "</think>", "Hello ", "world.", "\n\n", "<", "[", "<th", "ink>"]
 
+untimed = settings(deadline=None)
 every_format = pytest.mark.parametrize("name", FORMATS)
 
 
@@ -83,6 +84,7 @@ def call(name, tool, arguments):
 
 
 @every_format
+@untimed
 @given(data=st.data())
 def test_the_joined_deltas_are_the_parse_of_the_whole(name, data):
     text = data.draw(turns(name))
@@ -98,6 +100,7 @@ def test_the_joined_deltas_are_the_parse_of_the_whole(name, data):
 
 
 @every_format
+@untimed
 @given(data=st.data())
 def test_where_nothing_can_be_called_all_of_it_is_text(name, data):
     text = data.draw(turns(name))
@@ -105,6 +108,7 @@ def test_where_nothing_can_be_called_all_of_it_is_text(name, data):
     assert joined(pieces, parser(name, names=frozenset({"other"}))) == (text, "", [])
 
 
+@untimed
 @given(data=st.data())
 def test_thoughts_and_text_are_all_there_is(data):
     """What is thought and what is said, put together again, is what the model wrote."""
@@ -129,6 +133,7 @@ ARGUMENTS = st.dictionaries(
 
 
 @every_format
+@untimed
 @given(arguments=st.lists(ARGUMENTS, min_size=1, max_size=3), prose=st.text("ab c\n.", max_size=9))
 def test_calls_come_out_as_they_were_written(name, arguments, prose):
     texts = [json.dumps(each, ensure_ascii=False) for each in arguments]
