@@ -84,7 +84,7 @@ class CompletionsCall:
     def generations(self) -> tuple[Generation, ...]:
         """Check every range."""
         asked = self.asked
-        openai.check(self.config, asked, least_tokens=0 if asked.echo else 1)
+        openai.check(self.config, asked, may_be_empty=bool(asked.echo))
         ranges.check_between("logprobs", asked.logprobs, 0, MAX_TOP_LOGPROBS)
         self._check_echo()
         for prompt in self.prompts:

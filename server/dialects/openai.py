@@ -126,8 +126,11 @@ def seeds(asked: OpenAIBody, num_prompts: int, num_each: int) -> tuple[int, ...]
     return tuple(ranges.draw_seed() for _ in range(num_prompts * num_each))
 
 
-def check(config: DialectConfig, asked: OpenAIBody, *, least_tokens: int = 1) -> None:
-    """Check the ranges that both dialects share; the first failure is told."""
+def check(config: DialectConfig, asked: OpenAIBody, *, may_be_empty: bool = False) -> None:
+    """Check the ranges that both dialects share; the first failure is told.
+
+    Only an answer that may be empty may be asked for with 0 tokens.
+    """
     ranges.check_between("temperature", asked.temperature, 0.0, ranges.MAX_SCALE)
     ranges.check_scale("repetition_penalty", asked.repetition_penalty)
     ranges.check_between("frequency_penalty", asked.frequency_penalty, -2.0, 2.0)
@@ -140,7 +143,7 @@ def check(config: DialectConfig, asked: OpenAIBody, *, least_tokens: int = 1) ->
     if asked.top_k is not None:
         ranges.require(asked.top_k >= -1, "top_k", "must be >= -1", asked.top_k)
     for field, count in _given(asked, _MAX_TOKENS).items():
-        ranges.require(count >= least_tokens, field, f"must be >= {least_tokens}", count)
+        ranges.check_positive(field, count or int(may_be_empty))
     ranges.check_stop(config, stops(asked))
     ranges.check_between("seed", asked.seed, -(2**63), ranges.MAX_SEED)
     _check_bias(config, asked.logit_bias or {})

@@ -58,6 +58,71 @@ def test_several_prompts_give_a_choice_each_in_their_order(client):
     assert list(texts.values()) == alone
 
 
+def test_several_choices_are_told_apart_and_their_prompt_counts_once(client):
+    asked = {"model": "any", "messages": CHAT, "max_tokens": 8, "temperature": 1.2}
+    alone = [client.chat.completions.create(**asked, seed=seed) for seed in (4, 5, 6)]
+    together = client.chat.completions.create(**asked, seed=4, n=3)
+    assert [choice.index for choice in together.choices] == [0, 1, 2]
+    texts = [choice.message.content for choice in together.choices]
+    assert texts == [answer.choices[0].message.content for answer in alone]
+    assert len(set(texts)) > 1
+    assert together.usage.prompt_tokens == alone[0].usage.prompt_tokens
+    assert together.usage.completion_tokens == sum(a.usage.completion_tokens for a in alone)
+    with client.chat.completions.create(**asked, seed=4, n=3, stream=True) as stream:
+        streamed, roles, reasons = dict.fromkeys(range(3), ""), [], {}
+        for chunk in stream:
+            (choice,) = chunk.choices
+            roles += [choice.index] if choice.delta.role else []
+            streamed[choice.index] += choice.delta.content or ""
+            reasons[choice.index] = choice.finish_reason
+    assert [*streamed.values()] == texts
+    assert sorted(roles) == [0, 1, 2]
+    assert set(reasons.values()) <= {"stop", "length"}
+
+
+def test_the_best_of_several_completions_are_kept_likeliest_first(client):
+    asked = {"model": "any", "prompt": PROMPT, "max_tokens": 6, "temperature": 1.5, "logprobs": 0}
+
+    def scored(answer):
+        pairs = [(c.logprobs.token_logprobs, c.text) for c in answer.choices]
+        return [(sum(logprobs) / len(logprobs), text) for logprobs, text in pairs]
+
+    every = scored(client.completions.create(**asked, seed=1, n=5))
+    kept = scored(client.completions.create(**asked, seed=1, n=2, best_of=5))
+    assert kept == sorted(every, reverse=True)[:2]
+
+
+def test_an_echo_puts_the_prompt_before_the_text(client):
+    asked = {"model": "any", "prompt": PROMPT, "max_tokens": 4, "temperature": 0}
+    text = client.completions.create(**asked).choices[0].text
+    assert client.completions.create(**asked, echo=True).choices[0].text == PROMPT + text
+    with client.completions.create(**asked, echo=True, stream=True) as stream:
+        assert "".join(chunk.choices[0].text for chunk in stream) == PROMPT + text
+    only = client.completions.create(model="any", prompt=PROMPT, max_tokens=0, echo=True)
+    assert only.choices[0].text == PROMPT
+    assert only.usage.completion_tokens == 0
+    assert only.choices[0].finish_reason == "length"
+
+
+def test_an_echo_has_the_prompts_logprobs_where_the_server_gives_them(client):
+    ids = client.post("/../tokenize", body={"prompt": PROMPT}, cast_to=object)
+    asked = {"model": "any", "max_tokens": 3, "temperature": 0, "echo": True, "logprobs": 1}
+    answer = client.completions.create(prompt=PROMPT, **asked)
+    columns = answer.choices[0].logprobs
+    assert len(columns.tokens) == len(ids) + answer.usage.completion_tokens
+    assert columns.token_logprobs[0] is None
+    assert columns.top_logprobs[0] is None
+    assert all(logprob <= 0 for logprob in columns.token_logprobs[1:])
+    text = answer.choices[0].text
+    assert text.startswith(PROMPT)
+    for token, at in zip(columns.tokens[1 : len(ids)], columns.text_offset[1:], strict=False):
+        assert text.startswith(token, at)
+    from_ids = client.completions.create(prompt=ids, **asked).choices[0]
+    assert from_ids.logprobs.token_logprobs == columns.token_logprobs
+    scored = client.completions.create(prompt=PROMPT, **{**asked, "max_tokens": 0}).choices[0]
+    assert scored.logprobs.token_logprobs == columns.token_logprobs[: len(ids)]
+
+
 def test_token_ids_are_a_prompt_too(client):
     ids = client.post("/../tokenize", body={"prompt": PROMPT}, cast_to=object)
     asked = {"model": "any", "max_tokens": 6, "temperature": 0}

@@ -133,10 +133,8 @@ def test_a_value_out_of_range_is_told_with_its_limit(route, fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"n": 2}, "`n` must be 1: several choices are not supported by this version. Given: 2"),
-        ({"n": 0}, "`n` must be 1: several choices are not supported by this version. Given: 0"),
-        ({"best_of": 2},
-         "`best_of` must be 1: several choices are not supported by this version. Given: 2"),
+        ({"n": 0}, "`n` must be >= 1 and <= 16. Given: 0"),
+        ({"n": 17}, "`n` must be >= 1 and <= 16. Given: 17"),
         ({"adapter_id": "a"}, "`adapter_id`: adapters are not supported by this version"),
         ({"model": "adapter:a"}, "`model`: adapters are not supported by this version"),
         ({"max_tokens": 5, "max_completion_tokens": 6},
@@ -252,3 +250,16 @@ def test_the_body_says_whether_to_stream(route, stream, is_stream):
 @both
 def test_seeds_that_nobody_gave_differ_from_request_to_request(route):
     assert len({generation(route).params.seed for _ in range(20)}) == 20
+
+
+@both
+def test_each_choice_has_a_permit_and_a_seed_of_its_own(route):
+    call = parse(route, n=3)
+    assert call.num_permits == 3
+    assert len({generation.params.seed for generation in call.generations()}) == 3
+    seeds = [generation.params.seed for generation in parse(route, n=3, seed=7).generations()]
+    assert seeds == [7, 8, 9]
+    last = [
+        generation.params.seed for generation in parse(route, n=2, seed=2**64 - 1).generations()
+    ]
+    assert last == [2**64 - 1, 0]
