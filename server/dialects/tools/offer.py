@@ -50,7 +50,7 @@ def offer(config: DialectConfig, asked: ChatBody) -> Offer | None:
     if name == "none" or (not tools and name in (None, "auto")):
         return None
     if not tools:
-        raise tool_error("`tool_choice` needs `tools`", "tool_choice")
+        raise tool_error("`tool_choice` must come with `tools`", "tool_choice")
     if config.tool_format is None:
         raise tool_error(
             "`tools`: the model's chat template has no calls in a format that is known here; "
