@@ -167,6 +167,10 @@ class Tokenizer:
         """Return the last few characters that these ids stand for, special tokens spelled out."""
         return str(self._backend.decode(token_ids[-_ENDING:], skip_special_tokens=False))
 
+    def special_id(self, text: str) -> int | None:
+        """Return the id of the special token that is spelled so, if there is one."""
+        return next((i for i, special in self._specials.items() if special == text), None)
+
     def special_text(self, token_id: int) -> str | None:
         """Return a special token's literal text, None for all others."""
         return self._specials.get(token_id)

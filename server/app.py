@@ -16,7 +16,7 @@ from server.dialects.completions import CompletionsDialect
 from server.dialects.messages import MessagesDialect
 from server.dialects.responses import ResponsesDialect
 from server.dialects.tgi import CompatDialect, GenerateDialect, GenerateStreamDialect
-from server.dialects.tools.formats import has_reasoning, tool_format
+from server.dialects.tools.formats import has_reasoning, marks_of, tool_format
 from server.generate import GenerateHandler
 from server.generators.generators import Generators
 from server.generators.routes import GeneratorRoutes
@@ -122,6 +122,9 @@ def make_app(
 
 def dialect_config(engine: Engine, config: ServerConfig, model_id: str) -> DialectConfig:
     """Collect what the dialects must know."""
+    tokenizer = engine.tokenizer
+    form = tool_format(config.tool_call_parser, tokenizer.chat_template)
+    mark_ids = {mark: tokenizer.special_id(mark) for mark in marks_of(form)}
     return DialectConfig(
         model_id=model_id,
         vocab_size=engine.info.vocab_size,
@@ -134,8 +137,9 @@ def dialect_config(engine: Engine, config: ServerConfig, model_id: str) -> Diale
         max_total_tokens=engine.limits.max_total_tokens,
         is_prompt_logprobs_enabled=config.is_prompt_logprobs_enabled,
         is_full_text_default=True,
-        tool_format=tool_format(config.tool_call_parser, engine.tokenizer.chat_template),
-        has_reasoning=has_reasoning(config.reasoning_parser, engine.tokenizer.chat_template),
+        tool_format=form,
+        mark_ids={mark: token_id for mark, token_id in mark_ids.items() if token_id is not None},
+        has_reasoning=has_reasoning(config.reasoning_parser, tokenizer.chat_template),
     )
 
 

@@ -32,6 +32,8 @@ class DialectConfig:
     """`POST /` puts the prompt in front unless told otherwise."""
     tool_format: str | None = None
     """How the model writes calls; None where that is not known."""
+    mark_ids: Mapping[str, int] = field(default_factory=dict)
+    """Of the marks of calls and thoughts those that are special tokens, with their ids."""
     has_reasoning: bool = False
     """Whether thoughts are split off from chat answers."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import UNSET, structs
 
+from engine import Grammar
 from server.dialects import openai, ranges
 from server.dialects.bodies import MAX_TOP_LOGPROBS, ChatBody
 from server.dialects.call import ChatPrompt, DialectConfig, Generation, Reply
@@ -57,6 +58,11 @@ class ChatCall:
         """Nothing to add."""
         return {}
 
+    @property
+    def forced(self) -> Grammar | None:
+        """The calls that the turn must be made of."""
+        return None if self.offer is None else self.offer.grammar
+
     def generations(self) -> tuple[Generation, ...]:
         """Check every range."""
         asked = self.asked
@@ -65,13 +71,13 @@ class ChatCall:
         if asked.top_logprobs and not asked.logprobs:
             raise invalid("`top_logprobs` needs `logprobs` to be true", "top_logprobs")
         num_top = (asked.top_logprobs or 0) if asked.logprobs else None
-        grammar = openai.grammar(asked)
+        grammar = openai.grammar(asked) if self.forced is None else self.forced
         return tuple(
             Generation(
                 prompt=self.prompt,
                 params=openai.sampling_params(asked, seed, num_top, grammar),
                 max_new_tokens=openai.max_tokens(asked),
-                grammar_field=openai.grammar_field(asked),
+                grammar_field="tools" if self.forced else openai.grammar_field(asked),
                 truncate=asked.truncate,
             )
             for seed in self.seeds
@@ -112,7 +118,7 @@ class ChatCall:
         """Tell whether the turn begins inside a thought: the prompt's, or that which goes on."""
         if self.prompt.is_continued:
             return think.is_open_after(self.prompt.messages[-1]["content"])
-        return ending.rstrip().endswith(think.OPEN)
+        return self.forced is None and ending.rstrip().endswith(think.OPEN)
 
     def _head(self, request_id: str, created_s: int) -> Head:
         return Head(f"chatcmpl-{request_id}", created_s, self.config.model_id)

@@ -18,9 +18,7 @@ _LONE = re.compile(
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?<!\\)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 _BYTE = re.compile(r"\(byte (\d+)\)")
-_MAX_NAME = 64
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>.*)`)?", re.S)
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.S)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
 
 
@@ -49,11 +47,10 @@ def _mistyped(message: str, within: str) -> Problem:
     what, path = (match["what"], match["path"]) if match else (message, None)
     path = path.replace("key` in `", "").removeprefix("$") if path else ""
     path = (within + path).removeprefix(".")
-    for rule, pattern in (("is missing", _MISSING), ("is not supported by this version", _UNKNOWN)):
-        if named := pattern.fullmatch(what):
-            name = named["name"][:_MAX_NAME]
-            field = f"{path}.{name}" if path else name
-            return invalid(f"`{field}` {rule}", field)
+    missing = _MISSING.fullmatch(what)
+    if missing:
+        field = f"{path}.{missing['name']}" if path else missing["name"]
+        return invalid(f"`{field}` is missing", field)
     what = what[:1].lower() + what[1:]
     return invalid(f"`{path}`: {what}", path) if path else invalid(f"the body: {what}")
 

@@ -128,7 +128,7 @@ TOO_LONG = {
     "parameters": ("null", "empty object", "object"),
 }
 """What is fine, and gives an answer as long as the context."""
-SAYS = re.compile(r"must|expected|missing|empty|support|out of range|only one")
+SAYS = re.compile(r"must|expected|missing|empty|support|out of range|only one|unknown")
 """Words of the rules that messages tell."""
 
 

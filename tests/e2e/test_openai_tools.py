@@ -175,7 +175,6 @@ def bytes_of(batches):
     ("fields", "message"),
     [
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "f not found"),
-        ({"tool_choice": "required"}, "not supported by this version"),
         ({"response_format": {"type": "json_object"}}, "mutually exclusive"),
         ({"extra_body": {"chat_template": "x"}}, "chat_template"),
     ],

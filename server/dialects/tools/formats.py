@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.dialects.tools import hermes, llama, mistral, pythonic
+from server.dialects.tools import hermes, llama, mistral, pythonic, think
 from server.dialects.tools.scanner import Reading, Scanner
 from server.dialects.tools.turn import Turn
 
@@ -49,6 +49,12 @@ FORMATS = {
 
 TOOL_PARSERS = (AUTO, NONE, *sorted(FORMATS))
 REASONING_PARSERS = (AUTO, NONE, THINK)
+
+
+def marks_of(name: str | None) -> tuple[str, ...]:
+    """List what may be a special token of a turn."""
+    marks = FORMATS[name].marks if name is not None else ()
+    return (*marks, think.OPEN, think.CLOSE)
 
 
 def tool_format(asked: str, template: str) -> str | None:

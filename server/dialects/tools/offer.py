@@ -3,11 +3,12 @@
 Refuses in TGI's words: https://github.com/huggingface/text-generation-inference/blob/db931fcf/router/src/infer/tool_grammar.rs
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
+from engine import Grammar, GrammarKind
 from server.dialects import ranges
 from server.dialects.bodies import (
     MAX_TOOL_DEPTH,
@@ -18,6 +19,7 @@ from server.dialects.bodies import (
 )
 from server.dialects.call import DialectConfig
 from server.dialects.tools.formats import FORMATS, Format
+from server.dialects.tools.schema import call_grammar, read_as
 from server.errors import ErrorType, Problem
 
 
@@ -28,13 +30,12 @@ class Offer:
     tools: tuple[dict[str, Any], ...]
     """As templates take them."""
     form: Format
+    names: frozenset[str]
+    """What may be called."""
     max_calls: int | None
     """How many calls are answered with; None is all of them."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        """What may be called."""
-        return frozenset(tool["function"]["name"] for tool in self.tools)
+    grammar: Grammar | None = None
+    """What the turn must be; None where the model may also say something else."""
 
 
 def offer(config: DialectConfig, asked: ChatBody) -> Offer | None:
@@ -45,17 +46,19 @@ def offer(config: DialectConfig, asked: ChatBody) -> Offer | None:
     tools = asked.tools or []
     _check_limits(tools)
     choice = asked.tool_choice
-    if choice in (None, "auto", "none"):
-        return _offer(config, asked, tools) if tools and choice != "none" else None
+    name = choice.function.name if isinstance(choice, ChosenToolBody) else choice
+    if name == "none" or (not tools and name in (None, "auto")):
+        return None
     if not tools:
         raise tool_error("`tool_choice` must come with `tools`", "tool_choice")
-    name = choice.function.name if isinstance(choice, ChosenToolBody) else choice
-    if name != "required" and name not in {tool.function.name for tool in tools}:
-        raise tool_error(f"Tool with name {name} not found", "tool_choice")
-    # Only a grammar can keep this promise; `schema.call_grammar` writes the one it takes.
-    raise tool_error(
-        "`tool_choice`: calls that must be made are not supported by this version", "tool_choice"
-    )
+    if config.tool_format is None:
+        raise tool_error(
+            "`tools`: the model's chat template has no calls in a format that is known here; "
+            "--tool-call-parser can name one",
+            "tools",
+        )
+    offered = _offer(config.tool_format, asked, tools)
+    return offered if name in (None, "auto") else _forced(config, offered, name)
 
 
 def tool_error(message: str, field: str) -> Problem:
@@ -75,16 +78,35 @@ def _check_limits(tools: list[ToolBody]) -> None:
     ranges.require(num_bytes <= MAX_TOOLS_BYTES, "tools", rule, num_bytes)
 
 
-def _offer(config: DialectConfig, asked: ChatBody, tools: list[ToolBody]) -> Offer:
-    if config.tool_format is None:
-        raise tool_error(
-            "`tools`: the model's chat template has no calls in a format that is known here; "
-            "--tool-call-parser can name one",
-            "tools",
-        )
-    max_calls = 1 if asked.parallel_tool_calls is False else None
-    shown = tuple(_shown(tool) for tool in tools)
-    return Offer(shown, FORMATS[config.tool_format], max_calls)
+def _offer(name: str, asked: ChatBody, tools: list[ToolBody]) -> Offer:
+    return Offer(
+        tuple(_shown(tool) for tool in tools),
+        FORMATS[name],
+        frozenset(tool.function.name for tool in tools),
+        1 if asked.parallel_tool_calls is False else None,
+    )
+
+
+def _forced(config: DialectConfig, offered: Offer, name: str) -> Offer:
+    """Let the model say nothing but calls: of the tool of this name, or of any if `required`."""
+    is_any = name == "required"
+    if not is_any and name not in offered.names:
+        raise tool_error(f"Tool with name {name} not found", "tool_choice")
+    tools = [tool for tool in offered.tools if is_any or tool["function"]["name"] == name]
+    form = config.tool_format or ""
+    source = call_grammar(
+        form,
+        tools,
+        config.mark_ids,
+        has_reasoning=config.has_reasoning,
+        is_one=not is_any or offered.max_calls == 1,
+    )
+    return replace(
+        offered,
+        form=FORMATS[read_as(form)],
+        names=frozenset(tool["function"]["name"] for tool in tools),
+        grammar=Grammar(GrammarKind.LARK, source),
+    )
 
 
 def _shown(tool: ToolBody) -> dict[str, Any]:

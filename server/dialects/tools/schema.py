@@ -52,6 +52,11 @@ def call_grammar(
     return "\n".join(rules)
 
 
+def read_as(form: str) -> str:
+    """Name the format of what the grammar for a format lets through."""
+    return "llama3_json" if form == "pythonic" else form
+
+
 def _turn(form: str, mark: Write, has_names_first: bool, is_one: bool) -> str:
     """Write how calls follow one another in a format."""
     if form == "hermes":
