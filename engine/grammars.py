@@ -11,6 +11,7 @@ import select
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from engine.errors import GenerationFailed, InvalidGrammar
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 _MAX_START_S = 60.0
 _MAX_ANSWER_S = MAX_COMPILE_S + 2.0
 _MAX_REFUSED_BYTES = 8 * 2**20
+_PATH = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")])
+)
+"""Where the helper finds this package, whatever others of its name the server may find."""
 
 
 class Grammars:
@@ -85,7 +90,7 @@ class _Helper:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # it forks, so it may have no threads but its own
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": _PATH, "OMP_NUM_THREADS": "1"},
         )
         self._exchange(asdict(self._vocabulary), _MAX_START_S)
 
