@@ -4,11 +4,13 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from engine.batch import Batch, Sampled, StepOutput
+from engine.compute.kernels.native import KernelsMissing, Native, load_native
 from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache
 from engine.compute.model import Model
@@ -17,6 +19,7 @@ from engine.compute.sampler import Sampler
 from engine.config import EngineConfig, Limits
 from engine.detokenizer import Detokenizer, Pieces
 from engine.matchers import Matchers
+from engine.outputs import Finish
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
@@ -290,6 +293,30 @@ def make_bench(
     rows, tokens = limit.max_batch_size, limit.max_total_tokens
     runner = ModelRunner(model, cache, sampler, rows, tokens, 1, matchers)
     return Bench(model, runner, Scheduler(limit, NoVocabulary(), eos_token_ids))
+
+
+def run(bench: Bench) -> dict[int, Finish]:
+    """Step until all have ended; return each sequence's finish by its id."""
+    finishes = {}
+    while bench.scheduler.num_sequences:
+        batch = bench.scheduler.schedule(0.0)
+        assert batch is not None
+        update = bench.scheduler.update(bench.runner.execute(batch), 0.0)
+        bench.scheduler.check()
+        for sequence, delta in update.gains:
+            if delta.finish is not None:
+                finishes[sequence.sequence_id] = delta.finish
+    return finishes
+
+
+def native_kernels() -> Native:
+    """Open the C++ kernels; only a processor that lacks their instructions is excused."""
+    try:
+        return load_native()
+    except KernelsMissing as missing:
+        if "this processor has no" in str(missing):
+            pytest.skip(str(missing))
+        raise
 
 
 def load_tiny(

@@ -4,11 +4,19 @@ import logging
 
 import pytest
 import torch
-from tiny_models import FAMILIES, load_tiny, make_bench, random_prompts, save_model, save_tiny_model
+from tiny_models import (
+    FAMILIES,
+    load_tiny,
+    make_bench,
+    native_kernels,
+    random_prompts,
+    save_model,
+    save_tiny_model,
+)
 from torch import nn
 
 from engine.compute import model as model_file
-from engine.compute.kernels.native import KernelsMissing, load_native
+from engine.compute.kernels.native import load_native
 from engine.compute.kernels.reference import Reference
 from engine.errors import LoadError
 
@@ -65,12 +73,7 @@ def test_biases_wherever_a_llama_may_have_them_are_added(bias, tmp_path):
 @pytest.fixture(scope="module", params=[None, "int8"])
 def wide(tmp_path_factory, request):
     """A bfloat16 model whose heads and blocks the C++ kernels know, also with weights of 8 bits."""
-    try:
-        kernels = load_native()
-    except KernelsMissing as missing:
-        if "this processor has no" in str(missing):
-            pytest.skip(str(missing))
-        raise
+    kernels = native_kernels()
     path = save_model("qwen2", WIDE, tmp_path_factory.mktemp("models") / "wide")
     model = load_tiny(path, dtype="bfloat16", kernels=kernels, quantize=request.param)
     assert model._decoder is not None

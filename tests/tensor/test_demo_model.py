@@ -15,11 +15,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import load_tiny, make_bench
+from tiny_models import load_tiny, make_bench, native_kernels
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.compute.attention import Context
-from engine.compute.kernels.native import KernelsMissing, load_native
 from engine.compute.kv_cache import KVCache
 
 DEMO = Path(__file__).parents[2] / "engine" / "demo"
@@ -263,12 +262,7 @@ def test_it_continues_prose(complete):
 
 @pytest.fixture(scope="module")
 def in_bf16_and_int8():
-    try:
-        kernels = load_native()
-    except KernelsMissing as missing:
-        if "this processor has no" in str(missing):
-            pytest.skip(str(missing))
-        raise
+    kernels = native_kernels()
     return [load_tiny(DEMO, "bfloat16", "cpu", kernels, quantize) for quantize in (None, "int8")]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from schemas import assert_valid, random_schema
-from tiny_models import EOS, VOCAB_SIZE, load_tiny, make_bench, random_prompts, save_tiny_model
+from tiny_models import EOS, VOCAB_SIZE, load_tiny, make_bench, random_prompts, run, save_tiny_model
 from tokenizers import decoders, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -48,19 +48,6 @@ def model(path):
 def matchers(path):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path).backend_tokenizer.to_str()
     return Matchers(Vocabulary(tokenizer, VOCAB_SIZE, (EOS,)))
-
-
-def run(bench):
-    """Step until all have ended; return each sequence's finish by its id."""
-    finishes = {}
-    while bench.scheduler.num_sequences:
-        batch = bench.scheduler.schedule(0.0)
-        update = bench.scheduler.update(bench.runner.execute(batch), 0.0)
-        bench.scheduler.check()
-        for sequence, delta in update.gains:
-            if delta.finish is not None:
-                finishes[sequence.sequence_id] = delta.finish
-    return finishes
 
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())

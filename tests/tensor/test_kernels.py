@@ -5,8 +5,9 @@ from ctypes import CDLL
 
 import pytest
 import torch
+from tiny_models import native_kernels
 
-from engine.compute.kernels.native import KernelsMissing, Native, load_native
+from engine.compute.kernels.native import KernelsMissing, Native
 from engine.compute.kernels.reference import Reference
 from engine.compute.kernels.table import Epilogue, Heads, Layer, Paged, Turns, interleaved
 from engine.compute.logits import Logits
@@ -17,12 +18,7 @@ TOLERANCE = 0.008
 
 @pytest.fixture(scope="module")
 def native():
-    try:
-        return load_native()
-    except KernelsMissing as missing:
-        if "this processor has no" in str(missing):
-            pytest.skip(str(missing))
-        raise
+    return native_kernels()
 
 
 @pytest.fixture

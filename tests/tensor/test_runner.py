@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import load_tiny, make_bench, random_prompts, save_tiny_model
+from tiny_models import load_tiny, make_bench, random_prompts, run, save_tiny_model
 
 from engine.compute.attention import Context
 from engine.outputs import FinishReason
@@ -22,19 +22,6 @@ def path(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(path):
     return load_tiny(path)
-
-
-def run(bench):
-    """Step until all have ended; return each sequence's gains by its id."""
-    finishes = {}
-    while bench.scheduler.num_sequences:
-        batch = bench.scheduler.schedule(0.0)
-        update = bench.scheduler.update(bench.runner.execute(batch), 0.0)
-        bench.scheduler.check()
-        for sequence, delta in update.gains:
-            if delta.finish is not None:
-                finishes[sequence.sequence_id] = delta.finish
-    return finishes
 
 
 def test_a_seeded_request_gives_the_same_ids_whatever_else_is_in_the_batch(model):

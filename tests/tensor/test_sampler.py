@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny_models import native_kernels
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -16,7 +17,6 @@ from transformers.generation.logits_process import (
 from engine.batch import Sampled
 from engine.compute import sampler as sampler_module
 from engine.compute.draws import uniforms
-from engine.compute.kernels.native import KernelsMissing, load_native
 from engine.compute.kernels.reference import Reference
 from engine.compute.logits import PANEL, Logits
 from engine.compute.sampler import NOT_FINITE, Sampler, SamplerRow
@@ -612,12 +612,7 @@ def test_a_strided_view_of_the_logits_will_do():
 def kernels(request):
     if request.param == "reference":
         return Reference(torch.float32)
-    try:
-        return load_native()
-    except KernelsMissing as missing:
-        if "this processor has no" in str(missing):
-            pytest.skip(str(missing))
-        raise
+    return native_kernels()
 
 
 @pytest.mark.parametrize("vocab_size", [1, 15, 64, 1000, BIG])

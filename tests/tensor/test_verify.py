@@ -7,12 +7,12 @@ from tiny_models import (
     Spoilt,
     load_tiny,
     make_bench,
+    native_kernels,
     random_prompts,
     save_model,
     save_tiny_model,
 )
 
-from engine.compute.kernels.native import KernelsMissing, load_native
 from engine.compute.kernels.reference import Reference
 from engine.sampling_params import LogprobsMode
 
@@ -163,12 +163,7 @@ def test_a_row_that_fails_behind_a_right_draft_keeps_the_tokens_before_it(model)
 
 @pytest.mark.parametrize("params", [CHOICES["greedy"], CHOICES["penalised and seeded"]])
 def test_in_bfloat16_kernels_give_the_same_bits_with_drafts(tmp_path, params):
-    try:
-        kernels = load_native()
-    except KernelsMissing as missing:
-        if "this processor has no" in str(missing):
-            pytest.skip(str(missing))
-        raise
+    kernels = native_kernels()
     settings = {**FAMILIES["qwen2"][1], "hidden_size": 128, "dtype": "bfloat16"}
     path = save_model("qwen2", {**settings, "initializer_range": 0.2}, tmp_path / "wide")
     model = load_tiny(path, dtype="bfloat16", kernels=kernels)
