@@ -98,7 +98,7 @@ def _turns(asked: ResponsesBody) -> list[ChatMessageBody]:
 
 def _turn(field: str, item: InputMessage) -> ChatMessageBody:
     if item.type in _TOOL_ITEMS:
-        message = f"Tool error: `{field}.type`: tools are not supported by this version"
+        message = f"Tool error: `{field}.type`: tools are supported on /v1/chat/completions only"
         raise Problem(ErrorType.TOOL_ERROR, message, f"{field}.type")
     if item.type not in (None, "message"):
         what = f"items of type `{ranges.shown(item.type)}`"

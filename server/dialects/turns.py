@@ -45,5 +45,5 @@ def refuse_choices(asked: OpenAIBody) -> None:
 
 
 def _no_tools(field: str) -> Problem:
-    message = f"Tool error: `{field}`: tools are not supported by this version"
+    message = f"Tool error: `{field}`: tools are supported on /v1/chat/completions only"
     return Problem(ErrorType.TOOL_ERROR, message, field)

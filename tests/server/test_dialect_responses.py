@@ -159,5 +159,5 @@ def test_tools_are_refused_in_words(fields, field):
         parse(**{"input": "Hi", **fields})
     assert (caught.value.error_type, caught.value.field) == (ErrorType.TOOL_ERROR, field)
     assert caught.value.message == (
-        f"Tool error: `{field}`: tools are not supported by this version"
+        f"Tool error: `{field}`: tools are supported on /v1/chat/completions only"
     )
