@@ -62,9 +62,9 @@ async def test_a_completion_grows_to_what_the_server_says(server, client):
 
 
 def test_a_completion_is_sampled_where_there_is_a_temperature(server, client):
-    said = {values(client, "Once upon a time", 30, 1.5, 0.9, api_name="/complete")[-1][0]}
-    said |= {values(client, "Once upon a time", 30, 1.5, 0.9, api_name="/complete")[-1][0]}
-    assert len(said) == 2
+    """The prompt is no word, so that the model has no favourite way to go on."""
+    said = {values(client, "zz q", 30, 1.5, 0.9, api_name="/complete")[-1][0] for _ in range(4)}
+    assert len(said) > 1
 
 
 def test_a_chat_grows_to_what_the_server_says(server, client):
