@@ -19,10 +19,14 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from engine.compute.attention import Context, PagedAttention
 from engine.compute.decoder import Decoder, Trace, matches, take_over
+from engine.compute.gates import rewrite_gates
+from engine.compute.kernels.onednn import can_pack
 from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache, LayerShape
-from engine.compute.linears import can_pack, rewrite_linears
+from engine.compute.linears import rewrite_linears
 from engine.compute.logits import Logits
+from engine.compute.norms import rewrite_norms
+from engine.compute.products import best_products
 from engine.config import EngineConfig
 from engine.errors import LoadError
 
@@ -40,6 +44,10 @@ _INT8_TOLERANCE = 0.15
 _CHECK_LENGTHS = (11, 5, 8)
 _CHECK_CHUNKS = ((0, 6), (6, 10), (10, 11))
 """Steps of the check: the first rows' tokens come in these pieces, the last of one token."""
+
+
+class KernelsDiffer(LoadError):
+    """With kernels in it a model gives something else than the library's modules gave."""
 
 
 class Model:
@@ -110,7 +118,7 @@ class Model:
         if self._decoder is None and self._is_int8:
             raise _refuse(self._module, _NO_INT8)
         if self._decoder is None:
-            self._rewrite_linears(prompts[0])
+            self._rewrite(prompts[0])
         self._check_ragged(prompts, expected)
 
     def _trace(self, prompt: Tensor) -> Trace | None:
@@ -138,11 +146,20 @@ class Model:
             is_int8=self._is_int8,
         )
 
-    def _rewrite_linears(self, prompt: Tensor) -> None:
+    def _rewrite(self, prompt: Tensor) -> None:
+        """Let kernels take the place of modules whose work they do."""
         self.attention.detach()
-        is_packed = self.device.type == "cpu" and self.dtype is torch.bfloat16 and can_pack()
-        num_joined = rewrite_linears(self._module, lambda: self._alone(prompt), is_packed=is_packed)
-        logger.info("joined %d projections, weights packed: %s", num_joined, is_packed)
+        kernels = self._kernels
+        num_norms = 0 if kernels is None else rewrite_norms(self._module, kernels)
+        num_gates = 0 if kernels is None else rewrite_gates(self._module, kernels)
+        make = best_products(kernels, self.device, self.dtype)
+        num_joined = rewrite_linears(self._module, lambda: self._alone(prompt), make)
+        logger.info(
+            "joined %d projections, fused %d norms and %d gated feed-forwards",
+            num_joined,
+            num_norms,
+            num_gates,
+        )
 
     def _check_calls(self, text_config: Any) -> None:
         attention, module = self.attention, self._module
@@ -180,10 +197,12 @@ class Model:
             tolerance = 1e-3 if self.dtype is torch.float32 else 0.05
             tolerance = _INT8_TOLERANCE if self._is_int8 else tolerance
             if not torch.isfinite(ragged).all() or error > tolerance:
+                kind = LoadError if self._kernels is None else KernelsDiffer
                 raise _refuse(
                     self._module,
                     "rows of unequal length computed together do not give what each gives alone "
                     f"(difference {float(error):.2g} of the largest logit)",
+                    kind,
                 )
 
     def _ragged_step(
@@ -308,5 +327,5 @@ def _parameters(module: Any) -> set[str]:
     return set(inspect.signature(module.forward).parameters)
 
 
-def _refuse(module: Any, reason: str) -> LoadError:
-    return LoadError(f"{type(module).__name__} cannot be served: {reason}")
+def _refuse(module: Any, reason: str, kind: type[LoadError] = LoadError) -> LoadError:
+    return kind(f"{type(module).__name__} cannot be served: {reason}")

@@ -52,7 +52,7 @@ FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* s
   const Step& s = *step;
   const int64_t t = s.num_tokens;
   for (const Layer* l = layers; l < layers + m.num_layers; ++l) {
-    millrace_rms_norm(s.x, t, m.hidden, l->norm, m.epsilon, s.y);
+    millrace_rms_norm(s.x, t, m.hidden, l->norm, 0, m.epsilon, s.y);
     multiply(s.y, s, l->qkv, s.qkv, STORE);
     millrace_rope_write(s.qkv, t, m.num_heads, m.num_kv_heads, m.dim, l->q_norm, l->k_norm,
                         m.epsilon, s.positions, s.cosine, s.sine, s.slots, l->k, l->v, m.num_blocks,
@@ -61,7 +61,7 @@ FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* s
                     m.num_blocks, m.block_size, s.tables, s.table_stride, s.rows, s.positions,
                     l->window, l->scale, s.scratch, s.attended);
     multiply(s.attended, s, l->out, s.x, ADD);
-    millrace_rms_norm(s.x, t, m.hidden, l->mlp_norm, m.epsilon, s.y);
+    millrace_rms_norm(s.x, t, m.hidden, l->mlp_norm, 0, m.epsilon, s.y);
     multiply(s.y, s, l->gate_up, s.h, SILU_MUL);
     multiply(s.h, s, l->down, s.x, ADD);
   }

@@ -20,13 +20,22 @@ from engine.compute.kernels.library import (
     layer_struct,
     pointer,
 )
-from engine.compute.kernels.table import Choice, Epilogue, Heads, Layer, Packed, Paged, Turns
+from engine.compute.kernels.table import (
+    Choice,
+    DecoderLayers,
+    Epilogue,
+    Heads,
+    Layer,
+    Packed,
+    Paged,
+    Turns,
+)
 from engine.compute.logits import Logits
 from engine.errors import EngineError
 
-_VERSION = 4
+_VERSION = 5
 _PANEL = 32
-_LOGITS = 3
+LOGITS = 4
 """The epilogue that is no Epilogue, since it writes two tensors."""
 _PLACES = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
 _BFLOAT16 = torch.bfloat16
@@ -55,15 +64,18 @@ class Native:
         self._scratch = _Room()
         self._int8_room = _Room()
 
+    @property
+    def has_amx(self) -> bool:
+        """Tell whether this processor has matrix units, which these kernels do not use."""
+        return bool(self._library.has_amx())
+
     def pack(self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool = False) -> Packed:
         """Lay out a weight `[out, in]` for `linear`, of an even width.
 
         With `is_int8` it is quantised, and its width a multiple of four.
         """
         n, k = weight.shape
-        if k % (4 if is_int8 else 2):
-            multiple = "a multiple of four" if is_int8 else "even"
-            raise ValueError(f"a kernel wants weights whose width is {multiple}. Given: {[n, k]}")
+        check_width(weight, is_int8=is_int8)
         weight = weight.to(_BFLOAT16).contiguous()
         bias = None if bias is None else bias.to(_BFLOAT16).contiguous()
         dtype, scales = (torch.uint8, torch.empty(n)) if is_int8 else (_BFLOAT16, None)
@@ -79,20 +91,20 @@ class Native:
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
     ) -> None:
         """Multiply `x [rows, in]` into `out [rows, out]`, which the epilogue says how to change."""
-        width = weight.n // 2 if epilogue is Epilogue.SILU_MUL else weight.n
-        _check(out, (len(x), width))
-        self._multiply(x, weight, out, None, epilogue.value)
+        width = weight.n // 2 if epilogue.is_gated else weight.n
+        check(out, (len(x), width))
+        self._multiply(x, weight, out, None, epilogue)
 
     def logits(self, x: Tensor, weight: Packed, out: Logits) -> None:
         """Multiply `x [rows, in]` into `out`, for as many rows."""
         _check_logits(out, len(x), weight.n)
-        self._multiply(x, weight, out.values, out.tops, _LOGITS)
+        self._multiply(x, weight, out.values, out.tops, LOGITS)
 
     def _multiply(
         self, x: Tensor, weight: Packed, out: Tensor, tops: Tensor | None, epilogue: int
     ) -> None:
         num_rows, k = x.shape
-        _check(x, (num_rows, weight.k))
+        check(x, (num_rows, weight.k))
         given = x.data_ptr(), num_rows, k, weight.data.data_ptr()
         rest = pointer(weight.bias), weight.n, out.data_ptr(), pointer(tops), epilogue
         if weight.scales is None:
@@ -101,14 +113,16 @@ class Native:
             room = self.int8_room(num_rows, k)
             self._library.linear_int8(*given, weight.scales.data_ptr(), *rest, room)
 
-    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
+    def rms_norm(
+        self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor, offset: float = 0.0
+    ) -> None:
         """Normalise each row of `x [rows, width]` into `out`, which may be `x`."""
         num_rows, width = x.shape
-        _check(x, (num_rows, width))
-        _check(out, (num_rows, width))
-        _check(weight, (width,))
+        check(x, (num_rows, width))
+        check(out, (num_rows, width))
+        check(weight, (width,))
         self._library.rms_norm(
-            x.data_ptr(), num_rows, width, weight.data_ptr(), epsilon, out.data_ptr()
+            x.data_ptr(), num_rows, width, weight.data_ptr(), offset, epsilon, out.data_ptr()
         )
 
     def rope_write(
@@ -123,7 +137,7 @@ class Native:
         v: Tensor,
     ) -> None:
         """Turn `qkv [tokens, heads.width]` in place; put keys and values into a layer's cache."""
-        _check(qkv, (len(qkv), heads.width))
+        check(qkv, (len(qkv), heads.width))
         _check_paged(paged, len(qkv))
         _check_cache(heads, k, v)
         _check_turns(turns, heads, paged)
@@ -150,10 +164,10 @@ class Native:
         """Put `key` and `value`, `[kv_heads, tokens, dim]`, into a layer's cache."""
         num_kv_heads, num_tokens, dim = key.shape
         _check_cache(Heads(num_kv_heads, num_kv_heads, dim), k, v)
-        _check(slots, (num_tokens,), torch.int64)
+        check(slots, (num_tokens,), torch.int64)
         key, value = key.contiguous(), value.contiguous()
-        _check(key, (num_kv_heads, num_tokens, dim))
-        _check(value, key.shape)
+        check(key, (num_kv_heads, num_tokens, dim))
+        check(value, key.shape)
         self._library.write(
             key.data_ptr(),
             value.data_ptr(),
@@ -188,7 +202,7 @@ class Native:
         num_kv_heads, num_blocks, block_size, _ = k.shape
         if queries.stride()[1:] != (dim, 1):
             queries = queries.contiguous()
-        _check(out, queries.shape, queries.dtype)
+        check(out, queries.shape, queries.dtype)
         _check_paged(paged, num_tokens)
         _check_cache(Heads(num_heads, num_kv_heads, dim), k, v)
         self._library.attend(
@@ -216,10 +230,10 @@ class Native:
         """Copy a row of logits, which may be `out`'s own, without what the mask forbids."""
         width = len(row)
         tops = _check_logits(out, 1, width)
-        _check(row, (width,), torch.float32)
+        check(row, (width,), torch.float32)
         if len(mask) < tops.shape[1]:
             raise ValueError(f"a kernel wants a mask of {width} bits. Given: {32 * len(mask)}")
-        _check(mask, (len(mask),), torch.int32)
+        check(mask, (len(mask),), torch.int32)
         pointers = mask.data_ptr(), out.values.data_ptr(), tops.data_ptr()
         self._library.mask(row.data_ptr(), width, *pointers)
 
@@ -252,7 +266,7 @@ class Native:
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
-    ) -> "NativeLayers":
+    ) -> DecoderLayers:
         """Join layers to a cache."""
         return NativeLayers(self, self._library.decode, heads, epsilon, layers, k, v)
 
@@ -312,7 +326,7 @@ class NativeLayers:
     def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
         num_tokens, heads = len(x), self._heads
-        _check(x, (num_tokens, self._hidden))
+        check(x, (num_tokens, self._hidden))
         _check_paged(paged, num_tokens)
         _check_turns(turns, heads, paged)
         group = heads.num_heads // heads.num_kv_heads
@@ -348,22 +362,31 @@ class NativeLayers:
         ):
             if (weight.n, weight.k) != (n, k):
                 raise ValueError(f"a layer wants a weight {[n, k]}. Given: {[weight.n, weight.k]}")
-        _check(layer.norm, (hidden,))
-        _check(layer.mlp_norm, (hidden,))
+        check(layer.norm, (hidden,))
+        check(layer.mlp_norm, (hidden,))
         for norm in (layer.q_norm, layer.k_norm):
             if norm is not None:
-                _check(norm, (self._heads.dim,))
+                check(norm, (self._heads.dim,))
 
 
-def load_native() -> Native:
-    """Open the kernels that were built when this was installed; raises KernelsMissing."""
+def find_native() -> Path:
+    """Find the library that was built when this was installed; raises KernelsMissing."""
     path = next((place for place in _PLACES if place.exists()), None)
     if path is None:
         raise KernelsMissing("they were not built: there was no C++ compiler at install")
-    return Native(path)
+    return path
 
 
-def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = _BFLOAT16) -> None:
+def check_width(weight: Tensor, *, is_int8: bool) -> None:
+    """Refuse a weight `[out, in]` that no kernel takes."""
+    n, k = weight.shape
+    if k % (4 if is_int8 else 2):
+        multiple = "a multiple of four" if is_int8 else "even"
+        raise ValueError(f"a kernel wants weights whose width is {multiple}. Given: {[n, k]}")
+
+
+def check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = _BFLOAT16) -> None:
+    """Refuse a tensor that is not what a kernel reads or writes."""
     if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_contiguous():
         raise ValueError(
             f"a kernel wants {dtype} {list(shape)} without gaps. "
@@ -373,25 +396,25 @@ def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = _BFLOAT1
 
 def _check_logits(logits: Logits, num_rows: int, width: int) -> Tensor:
     """Check both tensors; return the second."""
-    _check(logits.values, (num_rows, width), torch.float32)
+    check(logits.values, (num_rows, width), torch.float32)
     tops = torch.empty(0) if logits.tops is None else logits.tops
-    _check(tops, (num_rows, -(-width // _PANEL)), torch.float32)
+    check(tops, (num_rows, -(-width // _PANEL)), torch.float32)
     return tops
 
 
 def _check_paged(paged: Paged, num_tokens: int) -> None:
     for each in (paged.positions, paged.slots, paged.rows):
-        _check(each, (num_tokens,), torch.int64)
-    _check(paged.tables, (len(paged.tables), paged.tables.shape[1]), torch.int64)
+        check(each, (num_tokens,), torch.int64)
+    check(paged.tables, (len(paged.tables), paged.tables.shape[1]), torch.int64)
 
 
 def _check_cache(heads: Heads, k: Tensor, v: Tensor) -> None:
     for cache in (k, v):
-        _check(cache, (heads.num_kv_heads, *k.shape[1:3], heads.dim))
+        check(cache, (heads.num_kv_heads, *k.shape[1:3], heads.dim))
 
 
 def _check_turns(turns: Turns, heads: Heads, paged: Paged) -> None:
     for table in (turns.cosine, turns.sine):
-        _check(table, (len(table), heads.dim), torch.float32)
+        check(table, (len(table), heads.dim), torch.float32)
     if len(turns.sine) != len(turns.cosine) or int(paged.positions.max()) >= len(turns.cosine):
         raise ValueError(f"a kernel wants turns for every position. Given: {len(turns.cosine)}")

@@ -1,12 +1,12 @@
 """reference: the kernels in plain torch, for any type; what the C++ is tested against."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import gelu, linear, pad, scaled_dot_product_attention, silu
 
+from engine.compute.kernels.loop import Loop
 from engine.compute.kernels.table import (
     LANES,
     Choice,
@@ -38,18 +38,13 @@ class Reference:
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
     ) -> None:
         """Multiply `x [rows, in]` into `out [rows, out]`, which the epilogue says how to change."""
-        y = linear(x, weight.data, weight.bias)
-        if epilogue is Epilogue.ADD:
-            out += y
-        elif epilogue is Epilogue.SILU_MUL:
-            gate, other = y.unflatten(1, (-1, 2, LANES)).unbind(2)
-            out.copy_((silu(gate) * other).flatten(1))
-        else:
-            out.copy_(y)
+        finish(linear(x, weight.data, weight.bias), out, epilogue)
 
-    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
+    def rms_norm(
+        self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor, offset: float = 0.0
+    ) -> None:
         """Normalise each row of `x [rows, width]` into `out`, which may be `x`."""
-        out.copy_(_normalised(x, weight, epsilon))
+        out.copy_(_normalised(x, weight, epsilon, offset))
 
     def rope_write(
         self,
@@ -110,12 +105,12 @@ class Reference:
     def logits(self, x: Tensor, weight: Packed, out: Logits) -> None:
         """Multiply `x [rows, in]` into `out`, for as many rows."""
         out.values.copy_(linear(x, weight.data, weight.bias))
-        _note_tops(out)
+        note_tops(out)
 
     def mask(self, row: Tensor, mask: Tensor, out: Logits) -> None:
         """Copy a row of logits, which may be `out`'s own, without what the mask forbids."""
         out.values[0] = row.masked_fill(forbidden(mask, len(row)), -torch.inf)
-        _note_tops(out)
+        note_tops(out)
 
     def greedy(self, logits: Logits, rows: Sequence[int], *, is_shown: bool) -> list[Choice]:
         """Choose the best of some rows of logits, with its logprob if shown."""
@@ -132,40 +127,9 @@ class Reference:
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
-    ) -> "ReferenceLayers":
+    ) -> Loop:
         """Join layers to a cache."""
-        return ReferenceLayers(self, heads, epsilon, layers, k, v)
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceLayers:
-    """The loop of decoder.cpp."""
-
-    kernels: Reference
-    heads: Heads
-    epsilon: float
-    layers: Sequence[Layer]
-    k: Sequence[Tensor]
-    v: Sequence[Tensor]
-
-    def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
-        """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
-        kernels, heads, num_tokens = self.kernels, self.heads, len(x)
-        y = torch.empty_like(x)
-        for layer, k, v in zip(self.layers, self.k, self.v, strict=True):
-            kernels.rms_norm(x, layer.norm, self.epsilon, y)
-            qkv = x.new_empty(num_tokens, layer.qkv.n)
-            kernels.linear(y, layer.qkv, qkv)
-            norms = (layer.q_norm, layer.k_norm)
-            kernels.rope_write(qkv, heads, norms, self.epsilon, turns, paged, k, v)
-            queries = qkv.unflatten(1, (-1, heads.dim))[:, : heads.num_heads]
-            attended = torch.empty_like(queries)
-            kernels.attend(queries, k, v, paged, layer.window, layer.scale, attended)
-            kernels.linear(attended.flatten(1), layer.out, x, Epilogue.ADD)
-            kernels.rms_norm(x, layer.mlp_norm, self.epsilon, y)
-            h = x.new_empty(num_tokens, layer.down.k)
-            kernels.linear(y, layer.gate_up, h, Epilogue.SILU_MUL)
-            kernels.linear(h, layer.down, x, Epilogue.ADD)
+        return Loop(self, heads, epsilon, layers, k, v)
 
 
 def forbidden(mask: Tensor, width: int) -> Tensor:
@@ -174,13 +138,29 @@ def forbidden(mask: Tensor, width: int) -> Tensor:
     return (bits & 1 == 0).flatten()[:width]
 
 
-def _note_tops(out: Logits) -> None:
+def finish(y: Tensor, out: Tensor, epilogue: Epilogue) -> None:
+    """Do with a product what the epilogue says."""
+    if epilogue is Epilogue.ADD:
+        out += y
+    elif epilogue.is_gated:
+        gate, other = y.unflatten(1, (-1, 2, LANES)).unbind(2)
+        is_silu = epilogue is Epilogue.SILU_MUL
+        active = silu(gate) if is_silu else gelu(gate, approximate="tanh")
+        torch.mul(active, other, out=out.unflatten(1, (-1, LANES)))
+    else:
+        out.copy_(y)
+
+
+def note_tops(out: Logits) -> None:
+    """Fill in the largest of each panel."""
     assert out.tops is not None
     missing = -out.values.shape[1] % PANEL
     panels = pad(out.values, (0, missing), value=-torch.inf).unflatten(1, (-1, PANEL))
     torch.amax(panels, -1, out=out.tops)
 
 
-def _normalised(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def _normalised(x: Tensor, weight: Tensor, epsilon: float, offset: float = 0.0) -> Tensor:
     scaled = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + epsilon)
+    if offset:
+        return ((weight.float() + offset) * scaled).to(x.dtype)
     return weight * scaled.to(x.dtype)
