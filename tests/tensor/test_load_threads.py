@@ -1,4 +1,4 @@
-"""Loading leaves no matrix threads behind: were there more than cores, those of the steps would wait."""
+"""Loading leaves no matrix threads behind: more of them than cores would make steps wait."""
 
 import subprocess
 import sys
