@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
-from engine.compute.attention import Context, PagedAttention
+from engine.compute.attention import PagedAttention
 from engine.compute.decoder import Decoder, Trace, matches, take_over
 from engine.compute.gates import rewrite_gates
 from engine.compute.kernels.onednn import can_pack
@@ -26,6 +26,7 @@ from engine.compute.kv_cache import KVCache, LayerShape
 from engine.compute.linears import rewrite_linears
 from engine.compute.logits import Logits
 from engine.compute.norms import rewrite_norms
+from engine.compute.plan import Context
 from engine.compute.products import best_products
 from engine.config import EngineConfig
 from engine.errors import LoadError
