@@ -10,24 +10,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from engine.admission import AdmissionQueue
-from engine.batch import Batch, Join, RowOutput, RowWork, Sampled, StepOutput
+from engine.batch import Batch, Join, RowOutput, RowWork, StepOutput
 from engine.blocks import BlockPool, Prefix
 from engine.config import Limits
 from engine.detokenizer import Vocabulary
 from engine.errors import EngineError, GenerationFailed, Overloaded
 from engine.history import StepHistory
-from engine.outputs import (
-    Delta,
-    Finish,
-    FinishReason,
-    PromptToken,
-    Token,
-    TopToken,
-    WaitedFor,
-)
+from engine.outputs import Delta, Finish, FinishReason, Token, WaitedFor
 from engine.pace import Pace
 from engine.prefixes import Prefixes
-from engine.sampling_params import SamplingParams
+from engine.reader import Reader
 from engine.sequence import Sequence, State
 from engine.speculation import Speculation
 
@@ -89,8 +81,7 @@ class Scheduler:
         self.history = StepHistory()
         self._wanted: WaitedFor | None = None
         """What the first in line could not have, while there is a line."""
-        self._vocabulary = vocabulary
-        self._eos_token_ids = frozenset(eos_token_ids)
+        self._reader = Reader(vocabulary, eos_token_ids)
         self._rows: set[int] = set()
         """Sequences that the runner holds a row for."""
         self._batch: Batch | None = None
@@ -361,9 +352,10 @@ class Scheduler:
                 update.first_token_s.append(now - sequence.submitted_at)
             else:
                 update.gaps_s.append(gap)
-            token, finish = self._read(sequence, sampled, now)
+            token, reason, stop = self._reader.read(sequence, sampled)
             tokens += (token,)
-            if finish is not None:
+            if reason is not None:
+                finish = self._finish(sequence, reason, now, stop=stop)
                 break
         if work.drafts:
             self._learn(sequence, work, len(tokens) - 1, update)
@@ -381,50 +373,6 @@ class Scheduler:
             assert sequence.drafts is not None, "This is a bug. Nobody guessed."
             sequence.drafts.learn(num_accepted)
 
-    def _read(
-        self, sequence: Sequence, sampled: Sampled, now: float
-    ) -> tuple[Token, Finish | None]:
-        """Turn a new token to text and see whether the sequence ends with it."""
-        token_id, logprob, candidates = sampled
-        num_output = len(sequence.token_ids) - sequence.num_prompt
-        is_early = num_output <= sequence.params.min_new_tokens
-        text, visible, is_special, stop = sequence.detokenizer.push(
-            token_id, is_stopping=not is_early
-        )
-        is_full = num_output >= sequence.params.max_new_tokens
-        finish = None
-        if is_full or stop is not None or token_id in self._eos_token_ids:
-            reason = self._finish_reason(sequence.params, token_id, stop, is_full, is_early)
-            if reason is not None:
-                if stop is None:
-                    visible += sequence.detokenizer.flush()
-                finish = self._finish(sequence, reason, now, stop=stop)
-        top = tuple(self._top_token(*candidate) for candidate in candidates) if candidates else ()
-        return _new(Token, (token_id, text, visible, is_special, logprob, top)), finish
-
-    def _finish_reason(
-        self,
-        params: SamplingParams,
-        token_id: int,
-        stop: str | None,
-        is_full: bool,
-        is_early: bool,
-    ) -> FinishReason | None:
-        """Apply the order of the tests: TGI says length first, OpenAI last."""
-        if is_full and params.length_first:
-            return FinishReason.LENGTH
-        is_wanted = params.grammar is not None or not (params.ignore_eos or is_early)
-        if token_id in self._eos_token_ids and is_wanted:
-            return FinishReason.EOS_TOKEN
-        if stop is not None:
-            return FinishReason.STOP_SEQUENCE
-        return FinishReason.LENGTH if is_full else None
-
-    def _top_token(self, token_id: int, logprob: float) -> TopToken:
-        special = self._vocabulary.special_text(token_id)
-        text = self._vocabulary.decode([token_id]) if special is None else special
-        return TopToken(token_id, text, logprob, special is not None)
-
     def _finish(
         self,
         sequence: Sequence,
@@ -434,7 +382,7 @@ class Scheduler:
         error: EngineError | None = None,
     ) -> Finish:
         """End a sequence, the one place that does, and free what it held."""
-        prompt = self._prompt_tokens(sequence)
+        prompt = self._reader.prompt_tokens(sequence)
         if sequence.state is State.WAITING:
             self._note_line(sequence)
             self.waiting.remove(sequence)
@@ -443,15 +391,6 @@ class Scheduler:
         sequence.move("finish")
         usage = sequence.usage(now, self.history)
         return Finish(reason, sequence.detokenizer.text, usage, stop, error, prompt)
-
-    def _prompt_tokens(self, sequence: Sequence) -> tuple[PromptToken, ...]:
-        if not sequence.params.prompt_logprobs or sequence.wants_prompt_logprobs:
-            return ()
-        logprobs = [None, *sequence.prompt_logprobs]
-        return tuple(
-            PromptToken(i, self._vocabulary.special_text(i) or self._vocabulary.decode([i]), p)
-            for i, p in zip(sequence.token_ids[: sequence.num_prompt], logprobs, strict=True)
-        )
 
 
 def _join(sequence: Sequence) -> Join:
