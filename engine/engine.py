@@ -9,7 +9,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -47,6 +48,14 @@ _MAX_FAILED_STEPS = 3
 """So many steps that raise in a row, without one that works, and the engine calls itself sick."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A step that the runner computes, or will."""
+
+    batch: Batch
+    output: Future[StepOutput]
+
+
 class Engine:
     """A loaded model that generates; use it as an asynchronous context."""
 
@@ -74,6 +83,8 @@ class Engine:
         self._grammarians = ThreadPoolExecutor(1, thread_name_prefix="grammars")
         self._encoders = ThreadPoolExecutor(num_tokenizer_workers, thread_name_prefix="tokenizer")
         self._streams: dict[int, tuple[TokenStream, int]] = {}
+        self._ahead: _Launched | None = None
+        """The step that follows the one that computes, if that is known already."""
         self._gained = Update()
         """What the last step brought; the readers get it when the next one is on its way."""
         self._num_submitted = 0
@@ -107,7 +118,7 @@ class Engine:
         self._is_draining = True
         self._loop_task.cancel()
         await asyncio.wait([self._loop_task])
-        await asyncio.to_thread(self._compute.shutdown)
+        await asyncio.to_thread(self._compute.shutdown, cancel_futures=True)
         await asyncio.to_thread(self._encoders.shutdown)
         await asyncio.to_thread(self._close_grammars)
         self._end_all(EngineStopped("the server is shutting down"))
@@ -152,6 +163,7 @@ class Engine:
         stream.open(index, partial(self._abort, sequence))
         self._is_empty.clear()
         self._has_work.set()
+        self._let_in()
         return sequence.sequence_id
 
     async def encode(self, text: str) -> list[int]:
@@ -285,24 +297,25 @@ class Engine:
         start = self._clock()
         self._gained.gains += self._scheduler.expire(start)
         num_preempted = self._scheduler.num_preempted
-        batch = self._scheduler.schedule(start)
-        if batch is None:
-            self._give_out()
+        step, self._ahead = self._ahead, None
+        begun = self._last_step_at
+        if step is None:
+            step = self._launch(self._scheduler.schedule(start))
+            begun = self._clock()
+            self._tell_started()
+        self._give_out()
+        if step is None:
             self._has_work.clear()
             await self._has_work.wait()
             return
-        computing = asyncio.get_running_loop().run_in_executor(
-            self._compute, self._runner.execute, batch
-        )
-        scheduled = self._clock()
-        self._tell_started()
-        self._give_out()
-        self._gained = update = await self._finish(batch, computing)
+        batch = step.batch
+        self._ahead = self._launch(self._scheduler.foresee())
+        self._gained = update = await self._finish(step)
         self._num_generated_tokens += len(update.first_token_s) + len(update.gaps_s)
         num_prefill = batch.num_prefill_tokens
         self._last_step = StepStats(
-            duration_s=self._last_step_at - scheduled,
-            schedule_s=scheduled - start,
+            duration_s=self._last_step_at - begun,
+            schedule_s=max(0.0, begun - start),
             update_s=self._clock() - self._last_step_at,
             num_prefill_tokens=num_prefill,
             num_decode_tokens=batch.num_tokens - num_prefill,
@@ -317,14 +330,29 @@ class Engine:
         )
         self._observer.on_step(self._last_step)
 
-    async def _finish(self, batch: Batch, computing: asyncio.Future[StepOutput]) -> Update:
+    def _launch(self, batch: Batch | None) -> _Launched | None:
+        """Give a step to the runner, which computes it when it has ended the one before."""
+        if batch is None:
+            return None
+        return _Launched(batch, self._compute.submit(self._runner.execute, batch))
+
+    def _let_in(self) -> None:
+        """Let who has come take part in the next step, unless that computes already."""
+        if self._ahead is not None and self._ahead.output.cancel():
+            self._ahead = None
+            self._scheduler.revoke()
+
+    async def _finish(self, step: _Launched) -> Update:
         """Await the one thing that computes; a step that raises fails its own rows only."""
         try:
-            output = await computing
+            output = await asyncio.wrap_future(step.output)
         except Exception as error:
             self._last_step_at = self._clock()
-            logger.exception("step %d of %d rows failed", batch.step, len(batch.work))
+            logger.exception("step %d of %d rows failed", step.batch.step, len(step.batch.work))
             self._num_failed_steps += 1
+            if self._ahead is not None:  # of the same rows
+                self._ahead.output.cancel()
+                self._ahead = None
             message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             return self._scheduler.fail(GenerationFailed(message), self._last_step_at)
         self._last_step_at = self._clock()
