@@ -1,8 +1,8 @@
-"""Tokenizer: text to ids, messages to ids, and what each id stands for.
+"""Tokenizer: text to ids, rendered chats to ids, and what each id stands for.
 
-Wraps a fast tokenizer of transformers, which the caller loads: its backend encodes and decodes, its
-template sandbox renders chats. Knows no threads; encoding a long text takes milliseconds, so the
-engine does that off the event loop.
+Wraps a fast tokenizer of transformers, which the caller loads: its backend encodes and decodes. Who
+renders a chat is not known here, only how to mark what may not act in it. Knows no threads;
+encoding a long text takes milliseconds, so the engine does that off the event loop.
 """
 
 import json
@@ -10,18 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from secrets import token_hex
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer as Backend
 
+from engine.chat import Chat, Template
 from engine.detokenizer import Pieces
-from engine.errors import TemplateError
 
-Messages = tuple[Mapping[str, Any], ...]
-
-NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
-"""A template knows nothing but the messages."""
 _ENDING = 24
 """Tokens; no tag of a template is longer, even spelled out."""
 
@@ -33,10 +28,7 @@ class FastTokenizer(Protocol):
     chat_template: Any
     all_special_ids: list[int]
     eos_token_id: Any
-
-    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
-        """Render messages in the library's sandbox."""
-        ...
+    special_tokens_map: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +70,11 @@ class Tokenizer:
         return bool(self._fast.chat_template)
 
     @property
+    def template(self) -> Template:
+        """What messages are rendered by."""
+        return Template(self._fast.chat_template, self._fast.special_tokens_map)
+
+    @property
     def chat_template(self) -> str:
         """The text of the template that is used with tools; "" where there is none."""
         template = self._fast.chat_template
@@ -99,23 +96,21 @@ class Tokenizer:
         """Encode a prompt; special-token text acts as tokens, and the model's own are added."""
         return self._ids(self._backend, text, add_special_tokens=True)
 
-    def encode_chat(
-        self,
-        messages: Messages,
-        *,
-        is_continued: bool = False,
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> list[int]:
-        """Render messages by the template and encode; specials in contents are plain text.
+    def marked(self, chat: Chat) -> tuple[Chat, str]:
+        """Put marks in the place of special text in a chat; return them, which cannot be guessed.
 
-        `variables` are what the template knows beside the messages, such as `tools`; specials in
-        them are plain text, too. Contents without special-token text give the library's own ids.
-        Raises TemplateError.
+        Marked is all that the template is told beside itself: contents, names, tools.
         """
-        mark = f"\ue000{token_hex(8)}\ue000"  # not to be guessed, so that no content can hold it
-        marked = tuple(self._marked(message, mark) for message in messages)
-        named = {name: self._marked(value, mark) for name, value in variables.items()}
-        text = self.render_chat(marked, is_continued=is_continued, variables=named)
+        mark = f"\ue000{token_hex(8)}\ue000"
+        messages = tuple(self._marked(message, mark) for message in chat.messages)
+        variables = {name: self._marked(value, mark) for name, value in chat.variables.items()}
+        return Chat(messages, chat.is_continued, variables), mark
+
+    def encode_marked(self, text: str, mark: str) -> list[int]:
+        """Encode a rendered chat; what was marked is plain text, other special text acts.
+
+        A chat without special text in it has the library's own ids.
+        """
         parts = re.split(f"{mark}(\\d+){mark}", text)
         first, *others = self._backend.encode_batch(parts[::2], add_special_tokens=False)
         ids = list(first.ids)
@@ -123,28 +118,6 @@ class Tokenizer:
             ids += self._literals[int(number)]
             ids += encoding.ids
         return ids
-
-    def render_chat(
-        self,
-        messages: Messages,
-        *,
-        is_continued: bool = False,
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> str:
-        """Render messages by the model's template; raises TemplateError."""
-        if not self.has_chat_template:
-            raise TemplateError("template not found")
-        try:
-            text = self._fast.apply_chat_template(
-                [dict(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=not is_continued,
-                continue_final_message=is_continued,
-                **variables,
-            )
-        except Exception as error:  # a template is a program: it may raise anything
-            raise TemplateError(str(error) or type(error).__name__) from error
-        return str(text)
 
     def spans(self, text: str, *, add_special_tokens: bool) -> list[TextSpan]:
         """Encode and say where each token lies, in bytes (`/tokenize`)."""
