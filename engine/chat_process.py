@@ -9,8 +9,6 @@ standard input. Loads no torch.
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -32,7 +30,7 @@ _RENEW = 1
 """Another child is to go on: this one has touched the end of its memory."""
 
 
-class _Library:
+class Library:
     """As much of a tokenizer of transformers as its own rendering looks at."""
 
     apply_chat_template = PreTrainedTokenizerBase.apply_chat_template
@@ -40,7 +38,24 @@ class _Library:
 
     def __init__(self, template: Template) -> None:
         self.chat_template = template.chat_template
-        self.special_tokens_map: Mapping[str, Any] = template.special_tokens
+        self.special_tokens_map = template.special_tokens
+
+    def render(self, line: bytes) -> str:
+        """Render a question's chat; raises whatever the template does, ValueError if it is long."""
+        chat = read_question(line)
+        text = str(
+            self.apply_chat_template(
+                list(chat.messages),
+                tokenize=False,
+                add_generation_prompt=not chat.is_continued,
+                continue_final_message=chat.is_continued,
+                **chat.variables,
+            )
+        )
+        limit = FREE_CHARACTERS + MAX_GROWTH * len(line)
+        if len(text) > limit:
+            raise ValueError(f"the rendered chat may have {limit} characters. It has {len(text)}")
+        return text
 
 
 def main() -> None:
@@ -48,7 +63,7 @@ def main() -> None:
     # who stops the server lets it finish what it has; it ends us
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    library = _Library(read_template(sys.stdin.buffer.readline()))
+    library = Library(read_template(sys.stdin.buffer.readline()))
     line = answer("")
     while True:
         try:
@@ -64,13 +79,13 @@ def main() -> None:
         line = _refusal_of_the_dead(status)
 
 
-def _serve(library: _Library) -> int:
+def _serve(library: Library) -> int:
     """Render chat after chat; return how this child is to exit."""
     limit_memory(MAX_RENDER_BYTES)
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_REAL, MAX_RENDER_S)  # its signal ends a process
         try:
-            answered = answer(_render(library, line))
+            answered = answer(library.render(line))
         except MemoryError:
             return _RENEW
         except Exception as error:  # a template is a program: it may raise anything
@@ -78,23 +93,6 @@ def _serve(library: _Library) -> int:
         signal.setitimer(signal.ITIMER_REAL, 0)
         _write(answered)
     return _OVER
-
-
-def _render(library: _Library, line: bytes) -> str:
-    chat = read_question(line)
-    text = str(
-        library.apply_chat_template(
-            list(chat.messages),
-            tokenize=False,
-            add_generation_prompt=not chat.is_continued,
-            continue_final_message=chat.is_continued,
-            **chat.variables,
-        )
-    )
-    limit = FREE_CHARACTERS + MAX_GROWTH * len(line)
-    if len(text) > limit:
-        raise ValueError(f"the rendered chat may have {limit} characters. It has {len(text)}")
-    return text
 
 
 def _refusal_of_the_dead(status: int) -> bytes:

@@ -66,6 +66,8 @@ class Chats:
             return
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
+        assert process.stdin is not None
+        process.stdin.close()  # a child that has outlived it ends by this
         await process.communicate()
 
     async def _exchange(self, question: bytes) -> bytes:
