@@ -106,7 +106,7 @@ async def test_streams_go_on_whatever_a_template_does(hostile, text):
         before = len(events)
         answer = await call(hostile.url, "POST", path, asking(path, text))
         assert answer.status == 422
-        assert before + 10 < len(events) < NUM_TOKENS, "nothing was streamed meanwhile"
+        assert len(events) > before + 10, "nothing was streamed meanwhile"
         assert (await call(hostile.url, "POST", path, asking(path, "Hi"))).status == 200
 
 
