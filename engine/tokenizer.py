@@ -6,7 +6,6 @@ encoding a long text takes milliseconds, so the engine does that off the event l
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from secrets import token_hex
@@ -16,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 
 from engine.chat import Chat, Template
 from engine.detokenizer import Pieces
+from engine.marks import Marks
 
 _ENDING = 24
 """Tokens; no tag of a template is longer, even spelled out."""
@@ -54,10 +54,8 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         special_ids = set(fast.all_special_ids) | {i for i, t in added.items() if t.special}
         self._specials = {i: self._backend.id_to_token(i) or "" for i in special_ids}
-        texts = sorted(filter(None, self._specials.values()), key=len, reverse=True)
-        self._number_of = {text: number for number, text in enumerate(texts)}
-        self._literals = [self._literal_ids(text) for text in texts]
-        self._special_pattern = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+        self._marks = Marks(self._specials.values())
+        self._literals = [self._literal_ids(text) for text in self._marks.texts]
         self.size = 1 + max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
         """One more than the highest id; there may be gaps below it."""
         self._bytes = _byte_table(self._backend, self.size)
@@ -102,8 +100,8 @@ class Tokenizer:
         Marked is all that the template is told beside itself: contents, names, tools.
         """
         mark = f"\ue000{token_hex(8)}\ue000"
-        messages = tuple(self._marked(message, mark) for message in chat.messages)
-        variables = {name: self._marked(value, mark) for name, value in chat.variables.items()}
+        messages = tuple(self._marks.put(message, mark) for message in chat.messages)
+        variables = {name: self._marks.put(value, mark) for name, value in chat.variables.items()}
         return Chat(messages, chat.is_continued, variables), mark
 
     def encode_marked(self, text: str, mark: str) -> list[int]:
@@ -111,7 +109,7 @@ class Tokenizer:
 
         A chat without special text in it has the library's own ids.
         """
-        parts = re.split(f"{mark}(\\d+){mark}", text)
+        parts = self._marks.split(text, mark)
         first, *others = self._backend.encode_batch(parts[::2], add_special_tokens=False)
         ids = list(first.ids)
         for number, encoding in zip(parts[1::2], others, strict=True):
@@ -151,22 +149,6 @@ class Tokenizer:
     def decode(self, token_ids: list[int], *, has_specials: bool = False) -> str:
         """Decode ids together, special tokens left out or spelled out, nothing cleaned up."""
         return str(self._backend.decode(token_ids, skip_special_tokens=not has_specials))
-
-    def _marked(self, value: Any, mark: str) -> Any:
-        """Put a number between marks in the place of each special text, however deep it lies."""
-        match value:
-            case str():
-                return self._special_pattern.sub(
-                    lambda found: f"{mark}{self._number_of[found[0]]}{mark}", value
-                )
-            case Mapping():
-                return {
-                    self._marked(key, mark): self._marked(item, mark) for key, item in value.items()
-                }
-            case list() | tuple():
-                return [self._marked(item, mark) for item in value]
-            case _:
-                return value
 
     def _literal_ids(self, text: str) -> list[int]:
         """Encode a special token's text as plain text."""

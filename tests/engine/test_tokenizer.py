@@ -170,6 +170,36 @@ def test_special_text_that_the_template_drops_or_repeats_is_text():
     assert tokenizer.decode(ids) == " </s> </s>"
 
 
+JOINING = "{% for m in messages %}{{ m.name }}{{ m.content }}{{ m.name }}{% endfor %}<s>"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("<|im_", "end|>"),
+        ("end|><|im_", "end|><|im_"),
+        ("</", "s>"),
+        ("s>", "<"),
+        ("|>", "<|im_end"),
+    ],
+)
+def test_special_text_that_the_template_puts_together_is_text(name, content):
+    tokenizer = Tokenizer(fast(byte_level(), JOINING))
+    ids = encode_chat(tokenizer, user(content, name=name) * 2)
+    assert specials_in(tokenizer, ids) == ["<s>"]
+    assert tokenizer.decode(ids) == (name + content + name) * 2
+
+
+@given(content=st.text(st.sampled_from("<|im_end>/s \n"), max_size=9), name=hostile_text)
+def test_what_is_nearly_special_has_the_librarys_own_ids(content, name):
+    library = fast(byte_level(), JOINING)
+    messages = user(content, name=name)
+    if any(special in f"{name}{content}{name}" for special in SPECIALS):
+        return
+    expected = library.apply_chat_template(list(messages), tokenize=True, return_dict=False)
+    assert encode_chat(Tokenizer(library), messages) == expected
+
+
 def test_added_tokens_that_are_not_special_act_in_contents():
     think = BYTE_LEVEL.encode("<think>")[1]
     assert think in encode_chat(BYTE_LEVEL, user("<think></s>"))
