@@ -5,9 +5,7 @@ import subprocess
 import sys
 import time
 
-from loads import (
-    NO_CPU,
-)
+from loads import NO_CPU
 
 from server.cpu import CpuMeter
 from server.question import Ending, Outcome

@@ -5,14 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sampling import (
-    BIG,
-    RAW,
-    WARPED,
-    random_logits,
-    row,
-    sample,
-)
+from sampling import BIG, RAW, WARPED, random_logits, row, sample
 from tiny_models import native_kernels
 
 from engine.compute.kernels.reference import Reference

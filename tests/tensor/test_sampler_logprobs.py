@@ -5,16 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sampling import (
-    RAW,
-    SAMPLING,
-    WARPED,
-    make_sampler,
-    mixed_rows,
-    random_logits,
-    row,
-    sample,
-)
+from sampling import RAW, SAMPLING, WARPED, make_sampler, mixed_rows, random_logits, row, sample
 
 from engine.batch import Sampled
 
