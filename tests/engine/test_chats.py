@@ -32,7 +32,7 @@ REFUSAL = {
     "loops": r"^rendering the chat takes more than 0.8 s$",
     "counts": r"^rendering the chat takes more than 0.8 s$",
     "multiplies": r"^rendering the chat takes more than 256 MiB$",
-    "doubles": r"^rendering the chat takes more than 256 MiB$",
+    "doubles": r"^rendering the chat takes more than (256 MiB|0.8 s)$",
     "recurses": r"recursion",
     "says too much": r"^the rendered chat may have 65\d\d\d characters. It has 1000\d\d\d$",
     "raises": r"^roles must alternate$",
