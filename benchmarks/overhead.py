@@ -4,7 +4,8 @@ Production's server and engine run over a runner that answers every step at once
 one token to every stream, each in an event of its own: detokenised, counted, rendered and written.
 Next to it, in turn and with the same client, a bare aiohttp handler on the same loop writes
 constant bytes, one event at a time. Each server has one core to itself, the client another. Then
-production's alone has many more streams, at the pace of a model that is slower than it.
+the same streams in OpenAI's words, beside the native ones; and production's alone with many more
+streams, at the pace of a model that is slower than it.
 
 tokens/s    tokens that came while all streams ran, by the client's clock
 us/token    processor time of the server, or of the client, for a token; others disturb it little
@@ -37,6 +38,8 @@ from server.report import Percentiles, describe_cpu, spread, table
 TIMEOUT_S = 120.0
 MANY_STREAMS = 2000
 MANY_TOKENS = 400
+MAX_OPENAI_RATIO = 1.3
+"""Of the server's processor time for a token, by the native events."""
 MANY_TOKENS_PER_S = 45_000
 """Above the goal, so that a server that reaches it only just is seen to be late."""
 
@@ -68,9 +71,15 @@ class Place:
 
 
 def measure(
-    kind: str, num_streams: int, num_tokens: int, place: Place, tokens_per_s: float | None = None
+    kind: str,
+    num_streams: int,
+    num_tokens: int,
+    place: Place,
+    tokens_per_s: float | None = None,
+    dialect: Dialect = Dialect.TGI,
 ) -> Run:
     """Run one server and the client against it; at most at this rate, or as fast as it goes."""
+    question = Question(dialect=dialect, num_prompt_words=4, num_output_tokens=num_tokens)
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         stamps = Path(folder) / "stamps.json"
@@ -79,32 +88,32 @@ def measure(
         if tokens_per_s is not None:
             command.append(str(tokens_per_s))
         with run_server(command, port, place.server_core) as child:
-            recordings, cpu = _load(child.pid, child.url, num_streams, num_tokens)
+            recordings, cpu = _load(child.pid, child.url, question, num_streams)
         steps = json.loads(stamps.read_text())
-    question = _question(num_tokens)
     outcomes = [question.outcome(recording) for recording in recordings]
     for outcome in outcomes:
         if outcome.ending is not Ending.ANSWERED:
             raise RuntimeError(f"a stream of {kind} {outcome.ending}: {outcome.error}")
     assert cpu.server_s is not None
     window = _window(outcomes)
+    late = None
+    if steps and dialect is Dialect.TGI:  # the only events that say their token's id
+        late = Percentiles.of(_lateness(recordings, *window, steps["ids"], steps["born"]))
     total = num_streams * num_tokens
     return Run(
         tokens_per_s=_rate(outcomes, *window),
         server_us_per_token=cpu.server_s / total * 1e6,
         client_us_per_token=cpu.own_s / total * 1e6,
-        late_ms=Percentiles.of(_lateness(recordings, *window, **steps)) if steps else None,
+        late_ms=late,
         cpu=cpu,
     )
 
 
-def _question(num_tokens: int) -> Question:
-    return Question(dialect=Dialect.TGI, num_prompt_words=4, num_output_tokens=num_tokens)
-
-
-def _load(pid: int, url: str, num_streams: int, num_tokens: int) -> tuple[list[Recording], CpuUse]:
+def _load(
+    pid: int, url: str, question: Question, num_streams: int
+) -> tuple[list[Recording], CpuUse]:
     """Open all streams at once and record them to their ends."""
-    target, question = Target.parse(url), _question(num_tokens)
+    target = Target.parse(url)
     request = target.request(question.dialect, question.body(" a few short words"))
     meter = CpuMeter(pid)
     recordings = uvloop.run(closed_loop(target, [request] * num_streams, num_streams, TIMEOUT_S))
@@ -154,7 +163,8 @@ def run_all(args: Namespace) -> dict[str, object]:
     """Measure both loads; print and return what came of it."""
     place = Place.choose()
     os.sched_setaffinity(0, {place.client_core})
-    return {**run_both(args, place), "many": run_many(args, place)}
+    both = run_both(args, place)
+    return {**both, "dialects": run_dialects(args, place), "many": run_many(args, place)}
 
 
 def run_many(args: Namespace, place: Place) -> dict[str, object]:
@@ -201,6 +211,27 @@ def run_both(args: Namespace, place: Place) -> dict[str, object]:
         "num_tokens": args.tokens,
         "runs": runs,
     }
+
+
+def run_dialects(args: Namespace, place: Place) -> dict[str, object]:
+    """Measure our server in each dialect, in turn, as often as asked."""
+    runs: dict[str, list[Run]] = {str(dialect): [] for dialect in Dialect}
+    for number in range(args.repeat):
+        for dialect in list(Dialect)[:: (-1) ** number]:
+            run = measure("millrace", args.streams, args.tokens, place, dialect=dialect)
+            runs[dialect].append(run)
+    print(f"\nevents by dialect: {args.streams} streams of {args.tokens} tokens")
+    print(describe(runs))
+    ratios = {}
+    for dialect in (Dialect.COMPLETIONS, Dialect.CHAT):
+        pairs = zip(runs[dialect], runs[Dialect.TGI], strict=True)
+        ratios[str(dialect)] = [a.server_us_per_token / b.server_us_per_token for a, b in pairs]
+        print(
+            f"{dialect} by native, processor time: {spread(ratios[dialect], 2)} "
+            f"(goal: at most {MAX_OPENAI_RATIO})"
+        )
+    medians = {f"{name}_ratio": statistics.median(each) for name, each in ratios.items()}
+    return {**medians, "ratios": ratios, "runs": runs}
 
 
 def describe(runs: dict[str, list[Run]]) -> str:

@@ -56,7 +56,8 @@ class Run:
     """One load, once through."""
 
     text: str
-    max_drafts: int
+    is_guessing: bool
+    """The side of its pair; with `--drafts 0` both are the same."""
     cpu_us: float
     """Processor time for a token."""
     guess_us: float
@@ -93,9 +94,10 @@ class Bench:
         self._args = args
         self._ids = count(1)
 
-    def run(self, text: str, max_drafts: int) -> Run:
+    def run(self, text: str, *, is_guessing: bool) -> Run:
         """Let all streams say so many tokens; timed from when all of them decode."""
         scheduler = self._scheduler
+        max_drafts = self._args.drafts if is_guessing else 0
         scheduler.limits = replace(scheduler.limits, max_drafts=max_drafts)
         streams = [self._add(text, number) for number in range(self._args.streams)]
         while any(stream.num_output < 1 for stream in streams):
@@ -114,7 +116,7 @@ class Bench:
         guess_s = self._speculation.seconds or [0.0]
         return Run(
             text=text,
-            max_drafts=max_drafts,
+            is_guessing=is_guessing,
             cpu_us=cpu_s / num_tokens * 1e6,
             guess_us=median(guess_s) * len(guess_s) / num_tokens * 1e6,
             tokens_per_s=num_tokens / wall_s,
@@ -158,7 +160,8 @@ def measure(model_dir: Path, args: Namespace) -> list[Run]:
     runs = []
     for number in range(args.pairs + 1):
         for text in args.texts:
-            pair = [bench.run(text, most) for most in (0, args.drafts)[:: (-1) ** number]]
+            sides = (False, True)[:: (-1) ** number]
+            pair = [bench.run(text, is_guessing=side) for side in sides]
             runs += pair if number else []
     return runs
 
@@ -178,18 +181,27 @@ def describe(runs: list[Run]) -> tuple[str, dict[str, object]]:
     )
     lines, costs = [], {}
     for text in dict.fromkeys(run.text for run in runs):
-        without = [run for run in runs if run.text == text and not run.max_drafts]
-        guessing = [run for run in runs if run.text == text and run.max_drafts]
+        without = [run for run in runs if run.text == text and not run.is_guessing]
+        guessing = [run for run in runs if run.text == text and run.is_guessing]
         pairs = list(zip(without, guessing, strict=True))
-        # by logarithms: neighbours make either run of a pair dearer, which a mean of ratios sees
-        logs = [math.log(guess.cpu_us / plain.cpu_us) for plain, guess in pairs]
-        mean, low, high = map(math.expm1, (fmean(logs), *interval(logs)))
-        share = sum(run.guess_us for run in guessing) / sum(run.cpu_us for run in guessing)
-        costs[text] = {"cost": mean, "cost_low": low, "cost_high": high, "looking": share}
+        mean, low, high = _gain([guess.cpu_us / plain.cpu_us for plain, guess in pairs])
         speed = [guess.tokens_per_s / plain.tokens_per_s for plain, guess in pairs]
+        faster, faster_low, faster_high = _gain(speed)
+        share = sum(run.guess_us for run in guessing) / sum(run.cpu_us for run in guessing)
         num_drafts = sum(run.num_drafts for run in guessing)
         num_accepted = sum(run.num_accepted for run in guessing)
         per_step = [plain.num_steps / guess.num_steps for plain, guess in pairs]
+        costs[text] = {
+            "cost": mean,
+            "cost_low": low,
+            "cost_high": high,
+            "looking": share,
+            "speed": 1 + faster,
+            "speed_low": 1 + faster_low,
+            "speed_high": 1 + faster_high,
+            "tokens_per_step": fmean(per_step),
+            "right": num_accepted / num_drafts if num_drafts else None,
+        }
         lines.append(
             [
                 text,
@@ -206,12 +218,27 @@ def describe(runs: list[Run]) -> tuple[str, dict[str, object]]:
     return table(head, lines), costs
 
 
+def _gain(ratios: list[float]) -> tuple[float, float, float]:
+    """Say by what part a pair's second is more than its first, with the 95 % interval.
+
+    By logarithms: neighbours make either run of a pair dearer, which a mean of ratios sees.
+    """
+    logs = [math.log(ratio) for ratio in ratios]
+    mean, low, high = map(math.expm1, (fmean(logs), *interval(logs)))
+    return mean, low, high
+
+
 def parse_args() -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=BUILT_IN_MODEL, help="a model directory")
     parser.add_argument("--models-dir", type=Path, help="where random models are written and kept")
     parser.add_argument("--shape", choices=list(SHAPES), default="qwen-0.5b", help="of the random")
-    parser.add_argument("--drafts", type=int, default=4, help="tokens guessed at most")
+    parser.add_argument(
+        "--drafts",
+        type=int,
+        default=4,
+        help="tokens guessed at most; 0 shows how far alike runs differ",
+    )
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=400, help="of each stream")
     parser.add_argument("--pairs", type=int, default=20)

@@ -1,6 +1,7 @@
 """The engine's door: everything the server may use. Importing it loads no torch."""
 
 from engine.batch import Batch, Join, RowOutput, RowWork, Runner, Sampled, StepOutput
+from engine.chat import Chat
 from engine.config import EngineConfig, Limits, ModelInfo
 from engine.cores import usable_cores
 from engine.engine import Engine
@@ -32,11 +33,12 @@ from engine.outputs import (
 from engine.sampling_params import LogprobsMode, SamplingParams
 from engine.stats import EngineStats, Observer, SequenceProgress, SequenceStats, StepStats
 from engine.stream import Burst, Taker, TokenStream
-from engine.tokenizer import Messages, TextSpan
+from engine.tokenizer import TextSpan
 
 __all__ = [
     "Batch",
     "Burst",
+    "Chat",
     "Circumstances",
     "Delta",
     "Engine",
@@ -56,7 +58,6 @@ __all__ = [
     "LoadError",
     "LogprobsMode",
     "LongStep",
-    "Messages",
     "ModelInfo",
     "Observer",
     "Overloaded",

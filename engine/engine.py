@@ -8,14 +8,16 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from engine.batch import Batch, Runner, StepOutput
+from engine.chat import Chat, question, read_answer
+from engine.chats import Chats
 from engine.config import Limits, ModelInfo
 from engine.detokenizer import Detokenizer
 from engine.errors import (
@@ -25,6 +27,7 @@ from engine.errors import (
     InvalidGrammar,
     Overloaded,
     PromptTooLong,
+    TemplateError,
 )
 from engine.grammar import Grammar
 from engine.grammars import Grammars
@@ -34,7 +37,7 @@ from engine.scheduler import Gain, Scheduler, Update
 from engine.sequence import Sequence
 from engine.stats import EngineStats, Observer, SequenceProgress, SequenceStats, StepStats
 from engine.stream import TokenStream
-from engine.tokenizer import NO_VARIABLES, Messages, TextSpan, Tokenizer
+from engine.tokenizer import TextSpan, Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +72,12 @@ class Engine:
         num_tokenizer_workers: int = 2,
         clock: Callable[[], float] = time.monotonic,
         grammars: Grammars | None = None,
+        chats: Chats | None = None,
     ) -> None:
-        """Without grammars, those who ask for one are refused."""
+        """Without grammars, those who ask for one are refused.
+
+        Chats that are given are made ready at once, others when the first is to be rendered.
+        """
         self.info = info
         self.tokenizer = tokenizer
         self.num_tokenizer_workers = num_tokenizer_workers
@@ -81,6 +88,8 @@ class Engine:
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._grammars = grammars
         self._grammarians = ThreadPoolExecutor(1, thread_name_prefix="grammars")
+        self._chats = chats or Chats(tokenizer.template)
+        self._is_chat_expected = chats is not None
         self._encoders = ThreadPoolExecutor(num_tokenizer_workers, thread_name_prefix="tokenizer")
         self._streams: dict[int, tuple[TokenStream, int]] = {}
         self._ahead: _Launched | None = None
@@ -105,6 +114,8 @@ class Engine:
         self._loop_task = asyncio.create_task(self._run(), name="step loop")
         if self._grammars is not None:
             self._grammarians.submit(self._grammars.start)
+        if self._is_chat_expected and self.tokenizer.has_chat_template:
+            await self._chats.start()
         return self
 
     async def __aexit__(
@@ -121,6 +132,7 @@ class Engine:
         await asyncio.to_thread(self._compute.shutdown, cancel_futures=True)
         await asyncio.to_thread(self._encoders.shutdown)
         await asyncio.to_thread(self._close_grammars)
+        await self._chats.close()
         self._end_all(EngineStopped("the server is shutting down"))
         self._runner.close()
 
@@ -170,41 +182,24 @@ class Engine:
         """Encode a prompt, off the loop when it is long."""
         return await self._off_loop(len(text), partial(self.tokenizer.encode, text))
 
-    async def encode_chat(
-        self,
-        messages: Messages,
-        *,
-        is_continued: bool = False,
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> list[int]:
-        """Render messages and encode them, off the loop when they are long; TemplateError."""
+    async def encode_chat(self, chat: Chat) -> list[int]:
+        """Render a chat by the model's template and encode it; special text in it is plain text.
+
+        Raises TemplateError, and what `Chats.render` raises.
+        """
+        asked, mark = await self._off_loop(
+            chat.num_characters(), partial(self._marked_question, chat)
+        )
+        answer = await self._rendered(asked)
         return await self._off_loop(
-            _num_characters(messages, variables),
-            partial(
-                self.tokenizer.encode_chat,
-                messages,
-                is_continued=is_continued,
-                variables=variables,
-            ),
+            len(answer), lambda: self.tokenizer.encode_marked(read_answer(answer), mark)
         )
 
-    async def render_chat(
-        self,
-        messages: Messages,
-        *,
-        is_continued: bool = False,
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> str:
-        """Render messages by the model's template, off the loop when they are long."""
-        return await self._off_loop(
-            _num_characters(messages, variables),
-            partial(
-                self.tokenizer.render_chat,
-                messages,
-                is_continued=is_continued,
-                variables=variables,
-            ),
-        )
+    async def render_chat(self, chat: Chat) -> str:
+        """Render a chat by the model's template; raises as `encode_chat` does."""
+        asked = await self._off_loop(chat.num_characters(), partial(question, chat))
+        answer = await self._rendered(asked)
+        return await self._off_loop(len(answer), partial(read_answer, answer))
 
     async def spans(self, text: str, *, add_special_tokens: bool) -> list[TextSpan]:
         """Encode and say where each token lies, off the loop when the text is long."""
@@ -422,14 +417,16 @@ class Engine:
         if self._grammars is not None:
             self._grammars.close()
 
+    def _marked_question(self, chat: Chat) -> tuple[bytes, str]:
+        marked, mark = self.tokenizer.marked(chat)
+        return question(marked), mark
+
+    async def _rendered(self, asked: bytes) -> bytes:
+        if not self.tokenizer.has_chat_template:
+            raise TemplateError("template not found")
+        return await self._chats.render(asked)
+
     async def _off_loop(self, size: int, work: Callable[[], T]) -> T:
         if size <= _MAX_INLINE_CHARS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._encoders, work)
-
-
-def _num_characters(messages: Messages, variables: Mapping[str, Any]) -> int:
-    size = sum(len(str(message.get("content") or "")) for message in messages)
-    if variables or any("tool_calls" in message for message in messages):
-        size += len(str(variables)) + len(str(messages))
-    return size

@@ -19,6 +19,7 @@ from typing import Any
 
 from llguidance import LLMatcher
 
+from engine.child import limit_memory
 from engine.errors import InvalidGrammar
 from engine.grammar import Grammar, GrammarKind
 from engine.matchers import MAX_COMPILE_BYTES, MAX_COMPILE_S, Matchers, Vocabulary, shortened
@@ -32,7 +33,6 @@ _NUM_STEPS = 24
 _NICENESS = 5
 """Steps of the model come first."""
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-_PAGE_BYTES = resource.getpagesize()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,8 @@ def _compile(matchers: Matchers, grammar: Grammar, writing: int) -> None:
     """Compile, say how much memory that took, and end this process."""
     os.nice(_NICENESS)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # Rust's last words
-    _limit()
+    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))  # if nobody ends it
+    limit_memory(MAX_COMPILE_BYTES)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answer: dict[str, Any]
     try:
@@ -126,15 +127,6 @@ def _one_of(mask: bytes, dice: random.Random) -> int:
     rest = bits >> start
     lowest = rest & -rest if rest else bits & -bits
     return lowest.bit_length() - 1 + (start if rest else 0)
-
-
-def _limit() -> None:
-    """Let this process have little more memory than it inherits, and end if nobody ends it."""
-    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))
-    with open("/proc/self/statm") as statm:
-        size = int(statm.read().split()[0]) * _PAGE_BYTES
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (size + MAX_COMPILE_BYTES, hard))
 
 
 if __name__ == "__main__":

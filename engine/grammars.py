@@ -6,14 +6,12 @@ child may use up, `grammar_process.py` knows.
 
 import json
 import logging
-import os
 import select
 import subprocess
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from engine import child
 from engine.errors import GenerationFailed, InvalidGrammar
 from engine.grammar import Grammar
 from engine.matchers import MAX_COMPILE_S, MAX_SOURCE, Kept, Matchers, Vocabulary
@@ -23,10 +21,6 @@ logger = logging.getLogger(__name__)
 _MAX_START_S = 60.0
 _MAX_ANSWER_S = MAX_COMPILE_S + 2.0
 _MAX_REFUSED_BYTES = 8 * 2**20
-_PATH = os.pathsep.join(
-    filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")])
-)
-"""Where the helper finds this package, whatever others of its name the server may find."""
 
 
 class Grammars:
@@ -86,11 +80,10 @@ class _Helper:
         if self._process is not None:
             return
         self._process = subprocess.Popen(
-            (sys.executable, "-P", "-m", "engine.grammar_process"),
+            child.command("engine.grammar_process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # it forks, so it may have no threads but its own
-            env={**os.environ, "PYTHONPATH": _PATH, "OMP_NUM_THREADS": "1"},
+            env=child.environment(),
         )
         self._exchange(asdict(self._vocabulary), _MAX_START_S)
 

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from engine.batch import Batch, Join, RowWork
+from engine.chats import Chats
 from engine.compute.kernels.native import KernelsMissing, Native, find_native
 from engine.compute.kernels.onednn import OneDnn, is_faster
 from engine.compute.kernels.table import Kernels
@@ -92,7 +93,10 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
     scheduler = Scheduler(limits, tokenizer, eos_token_ids, pace)
     grammars = None if matchers is None else Grammars(vocabulary, matchers)
     workers = config.num_tokenizer_workers
-    return Engine(runner, scheduler, tokenizer, info, observer, workers, grammars=grammars)
+    chats = Chats(tokenizer.template)
+    return Engine(
+        runner, scheduler, tokenizer, info, observer, workers, grammars=grammars, chats=chats
+    )
 
 
 def describe_kernels() -> str:

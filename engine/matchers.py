@@ -1,8 +1,9 @@
 """Matchers: grammars compiled by llguidance for one tokenizer, kept under a bound of bytes.
 
 What is kept is copied for each sequence, which takes microseconds; compiling takes milliseconds,
-and of a hostile grammar whatever the limits allow, so that `grammar_helper.py` tries it first, in
-a process that may be killed.
+and of a hostile grammar whatever the limits allow, so that `grammar_process.py` tries it first, in
+a process that may be killed. The copies share one lexer, to which answers add states: it is counted
+as if it had all that it may have, and replaced when it has.
 https://github.com/guidance-ai/llguidance
 """
 
@@ -22,7 +23,12 @@ MAX_SOURCE = 100_000
 MAX_COMPILE_S = 0.8
 """With what it takes to ask and to answer, below a second."""
 MAX_COMPILE_BYTES = 256 * 2**20
-MAX_KEPT_BYTES = 128 * 2**20
+MAX_KEPT_BYTES = 512 * 2**20
+"""As if every lexer were full, which few ever are."""
+_MAX_LEXER_STATES = 20_000
+"""Schemas of tools need about a thousand, `"maxLength": 4000` alone 15,000."""
+_LEXER_STATE_BYTES = 1024
+"""Measured: 350 to 900."""
 
 _MAX_REASON = 300
 
@@ -75,6 +81,14 @@ class Kept(Generic[T]):
                 _, (_, cost) = self._items.popitem(last=False)
                 self._cost -= cost
 
+    def drop(self, grammar: Grammar, value: T) -> None:
+        """Forget it, if it is still this value."""
+        with self._lock:
+            kept, cost = self._items.get(grammar, (None, 0))
+            if kept is value:
+                del self._items[grammar]
+                self._cost -= cost
+
 
 class Matchers:
     """Compiles grammars for one vocabulary, and gives each sequence a matcher of its own."""
@@ -90,7 +104,7 @@ class Matchers:
             eos_token=list(vocabulary.eos_token_ids),
         )
         self._limits = LLParserLimits(
-            max_lexer_states=20_000,
+            max_lexer_states=_MAX_LEXER_STATES,
             verbose_errors=False,
         )
         self._kept: Kept[LLMatcher] = Kept(max_kept_bytes)
@@ -99,14 +113,18 @@ class Matchers:
         return grammar in self._kept
 
     def matcher(self, grammar: Grammar) -> LLMatcher:
-        """Give a matcher at the beginning of the grammar; raises InvalidGrammar."""
+        """Give what is kept of a grammar, to be copied for each answer; raises InvalidGrammar."""
         matcher = self._kept.get(grammar)
-        return (self.keep(grammar, 0) if matcher is None else matcher).deep_copy()
+        return self.keep(grammar, 0) if matcher is None else matcher
+
+    def forget(self, grammar: Grammar, matcher: LLMatcher) -> None:
+        """Do not give this one any more: a copy of it has failed, and its lexer may be full."""
+        self._kept.drop(grammar, matcher)
 
     def keep(self, grammar: Grammar, num_bytes: int) -> LLMatcher:
-        """Compile and keep a grammar that takes so much memory; raises InvalidGrammar."""
+        """Compile and keep a grammar that takes so much memory at first; raises InvalidGrammar."""
         matcher = self.compile(grammar)
-        self._kept.put(grammar, matcher, num_bytes)
+        self._kept.put(grammar, matcher, num_bytes + _MAX_LEXER_STATES * _LEXER_STATE_BYTES)
         return matcher
 
     def compile(self, grammar: Grammar) -> LLMatcher:

@@ -1,27 +1,22 @@
-"""Tokenizer: text to ids, messages to ids, and what each id stands for.
+"""Tokenizer: text to ids, rendered chats to ids, and what each id stands for.
 
-Wraps a fast tokenizer of transformers, which the caller loads: its backend encodes and decodes, its
-template sandbox renders chats. Knows no threads; encoding a long text takes milliseconds, so the
-engine does that off the event loop.
+Wraps a fast tokenizer of transformers, which the caller loads: its backend encodes and decodes. Who
+renders a chat is not known here, only how to mark what may not act in it. Knows no threads;
+encoding a long text takes milliseconds, so the engine does that off the event loop.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from secrets import token_hex
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer as Backend
 
+from engine.chat import Chat, Template
 from engine.detokenizer import Pieces
-from engine.errors import TemplateError
+from engine.marks import Marks
 
-Messages = tuple[Mapping[str, Any], ...]
-
-NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
-"""A template knows nothing but the messages."""
 _ENDING = 24
 """Tokens; no tag of a template is longer, even spelled out."""
 
@@ -33,10 +28,7 @@ class FastTokenizer(Protocol):
     chat_template: Any
     all_special_ids: list[int]
     eos_token_id: Any
-
-    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
-        """Render messages in the library's sandbox."""
-        ...
+    special_tokens_map: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +54,8 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         special_ids = set(fast.all_special_ids) | {i for i, t in added.items() if t.special}
         self._specials = {i: self._backend.id_to_token(i) or "" for i in special_ids}
-        texts = sorted(filter(None, self._specials.values()), key=len, reverse=True)
-        self._number_of = {text: number for number, text in enumerate(texts)}
-        self._literals = [self._literal_ids(text) for text in texts]
-        self._special_pattern = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+        self._marks = Marks(self._specials.values())
+        self._literals = [self._literal_ids(text) for text in self._marks.texts]
         self.size = 1 + max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
         """One more than the highest id; there may be gaps below it."""
         self._bytes = _byte_table(self._backend, self.size)
@@ -76,6 +66,11 @@ class Tokenizer:
     def has_chat_template(self) -> bool:
         """Tell whether messages can be rendered."""
         return bool(self._fast.chat_template)
+
+    @property
+    def template(self) -> Template:
+        """What messages are rendered by."""
+        return Template(self._fast.chat_template, self._fast.special_tokens_map)
 
     @property
     def chat_template(self) -> str:
@@ -99,52 +94,28 @@ class Tokenizer:
         """Encode a prompt; special-token text acts as tokens, and the model's own are added."""
         return self._ids(self._backend, text, add_special_tokens=True)
 
-    def encode_chat(
-        self,
-        messages: Messages,
-        *,
-        is_continued: bool = False,
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> list[int]:
-        """Render messages by the template and encode; specials in contents are plain text.
+    def marked(self, chat: Chat) -> tuple[Chat, str]:
+        """Put marks in the place of special text in a chat; return them, which cannot be guessed.
 
-        `variables` are what the template knows beside the messages, such as `tools`; specials in
-        them are plain text, too. Contents without special-token text give the library's own ids.
-        Raises TemplateError.
+        Marked is all that the template is told beside itself: contents, names, tools.
         """
-        mark = f"\ue000{token_hex(8)}\ue000"  # not to be guessed, so that no content can hold it
-        marked = tuple(self._marked(message, mark) for message in messages)
-        named = {name: self._marked(value, mark) for name, value in variables.items()}
-        text = self.render_chat(marked, is_continued=is_continued, variables=named)
-        parts = re.split(f"{mark}(\\d+){mark}", text)
+        mark = f"\ue000{token_hex(8)}\ue000"
+        messages = tuple(self._marks.put(message, mark) for message in chat.messages)
+        variables = {name: self._marks.put(value, mark) for name, value in chat.variables.items()}
+        return Chat(messages, chat.is_continued, variables), mark
+
+    def encode_marked(self, text: str, mark: str) -> list[int]:
+        """Encode a rendered chat; what was marked is plain text, other special text acts.
+
+        A chat without special text in it has the library's own ids.
+        """
+        parts = self._marks.split(text, mark)
         first, *others = self._backend.encode_batch(parts[::2], add_special_tokens=False)
         ids = list(first.ids)
         for number, encoding in zip(parts[1::2], others, strict=True):
             ids += self._literals[int(number)]
             ids += encoding.ids
         return ids
-
-    def render_chat(
-        self,
-        messages: Messages,
-        *,
-        is_continued: bool = False,
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> str:
-        """Render messages by the model's template; raises TemplateError."""
-        if not self.has_chat_template:
-            raise TemplateError("template not found")
-        try:
-            text = self._fast.apply_chat_template(
-                [dict(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=not is_continued,
-                continue_final_message=is_continued,
-                **variables,
-            )
-        except Exception as error:  # a template is a program: it may raise anything
-            raise TemplateError(str(error) or type(error).__name__) from error
-        return str(text)
 
     def spans(self, text: str, *, add_special_tokens: bool) -> list[TextSpan]:
         """Encode and say where each token lies, in bytes (`/tokenize`)."""
@@ -178,22 +149,6 @@ class Tokenizer:
     def decode(self, token_ids: list[int], *, has_specials: bool = False) -> str:
         """Decode ids together, special tokens left out or spelled out, nothing cleaned up."""
         return str(self._backend.decode(token_ids, skip_special_tokens=not has_specials))
-
-    def _marked(self, value: Any, mark: str) -> Any:
-        """Put a number between marks in the place of each special text, however deep it lies."""
-        match value:
-            case str():
-                return self._special_pattern.sub(
-                    lambda found: f"{mark}{self._number_of[found[0]]}{mark}", value
-                )
-            case Mapping():
-                return {
-                    self._marked(key, mark): self._marked(item, mark) for key, item in value.items()
-                }
-            case list() | tuple():
-                return [self._marked(item, mark) for item in value]
-            case _:
-                return value
 
     def _literal_ids(self, text: str) -> list[int]:
         """Encode a special token's text as plain text."""

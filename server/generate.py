@@ -146,11 +146,7 @@ class GenerateHandler:
             case str():
                 return await self._engine.encode(prompt)
             case ChatPrompt():
-                return await self._engine.encode_chat(
-                    prompt.messages,
-                    is_continued=prompt.is_continued,
-                    variables=prompt.variables,
-                )
+                return await self._engine.encode_chat(prompt.chat())
             case _:
                 return list(prompt)
 

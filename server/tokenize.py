@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from engine import Engine, RequestError
+from engine import Engine, EngineError
 from server.body import read_body
 from server.dialects import messages, messages_reply, tokenize
 from server.dialects.call import ChatPrompt, DialectConfig
@@ -31,8 +31,8 @@ class TokenizeRoutes:
         """Answer with the rendered chat and its tokens."""
         prompt = tokenize.parse_chat(await read_body(request, self._payload_limit_bytes))
         try:
-            text = await self._engine.render_chat(prompt.messages, is_continued=prompt.is_continued)
-        except RequestError as error:
+            text = await self._engine.render_chat(prompt.chat())
+        except EngineError as error:
             raise from_engine(error, retry_after_s=1) from error
         spans = await self._engine.spans(text, add_special_tokens=False)
         return _json(tokenize.chat_body(spans, text))
@@ -50,8 +50,8 @@ class TokenizeRoutes:
 
     async def _chat_ids(self, prompt: ChatPrompt) -> list[int]:
         try:
-            return await self._engine.encode_chat(prompt.messages, is_continued=prompt.is_continued)
-        except RequestError as error:
+            return await self._engine.encode_chat(prompt.chat())
+        except EngineError as error:
             raise from_engine(error, retry_after_s=1) from error
 
 

@@ -32,8 +32,14 @@ class Constraint:
         self.mask: NDArray[np.int32] = np.zeros(0, np.int32)
         """A bit for each token: bit 0 of the first number is token 0."""
         self._is_filled = False
+        self._is_renewed = False
+        self._matchers = matchers
+        self._grammar = grammar
+        self._taken = list(output_ids)
+        self._kept: LLMatcher | None = None
+        """What ours is a copy of, and shares its lexer with."""
         self._matcher: LLMatcher | None = None
-        self._guard(lambda: self._begin(matchers, grammar, list(output_ids)))
+        self._guard(self._begin)
 
     @property
     def is_over(self) -> bool:
@@ -48,15 +54,17 @@ class Constraint:
 
     def take(self, token_id: int) -> None:
         """Move on by the chosen token."""
+        self._taken.append(token_id)
         self._guard(lambda: self._consume([token_id]))
         self._is_filled = False
 
-    def _begin(self, matchers: Matchers | None, grammar: Grammar, output_ids: list[int]) -> None:
-        if matchers is None:
+    def _begin(self) -> None:
+        if self._matchers is None:
             raise InvalidGrammar("there is nothing that knows grammars")
-        self._matcher = matchers.matcher(grammar)
-        self.mask = np.zeros(-(-matchers.vocab_size // PANEL), np.int32)
-        self._consume(output_ids)
+        self._kept = self._matchers.matcher(self._grammar)
+        self._matcher = self._kept.deep_copy()
+        self.mask = np.zeros(-(-self._matchers.vocab_size // PANEL), np.int32)
+        self._consume(self._taken)
 
     def _fill(self) -> None:
         assert self._matcher is not None
@@ -67,16 +75,35 @@ class Constraint:
         self._matcher.consume_tokens(token_ids)
 
     def _guard(self, work: Callable[[], None]) -> None:
-        """Do it, and note what goes wrong: from then on nothing may come."""
+        """Do it, if need be once from the start; what fails then ends the row."""
         if self.error is not None:
             return
+        self.error = self._problem(work)
+        self._forget()
+        if self.error is not None and self._kept is not None and not self._is_renewed:
+            self._is_renewed = True
+            self.error = self._problem(self._begin_and_fill)
+            self._forget()
+
+    def _forget(self) -> None:
+        """See that nobody begins with a lexer that may be full; answers add to it together."""
+        if self.error is not None and self._matchers is not None and self._kept is not None:
+            self._matchers.forget(self._grammar, self._kept)
+
+    def _begin_and_fill(self) -> None:
+        self._begin()
+        self._fill()
+
+    def _problem(self, work: Callable[[], None]) -> str | None:
+        """Do it; say what went wrong: then nothing may come."""
         try:
             work()
         except BaseException as error:  # a panic of Rust's is no Exception, and one row's alone
-            self.error = f"the grammar cannot be followed: {str(error) or type(error).__name__}"
+            return f"the grammar cannot be followed: {str(error) or type(error).__name__}"
         if self._matcher is not None and self._matcher.is_error():
             reason = shortened(self._matcher.get_error())
-            self.error = f"the grammar cannot be followed any further: {reason}"
+            return f"the grammar cannot be followed any further: {reason}"
+        return None
 
 
 class Masks:

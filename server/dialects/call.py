@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from engine import Delta, SamplingParams
+from engine import Chat, Delta, SamplingParams
 from server.errors import Problem
 
 
@@ -49,6 +49,10 @@ class ChatPrompt:
     """What the template knows beside the messages: tools, and what the client may tell it."""
     is_ending_wanted: bool = False
     """The reply must know how the rendered prompt ends."""
+
+    def chat(self) -> Chat:
+        """Give what is to be rendered."""
+        return Chat(self.messages, self.is_continued, self.variables)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,5 @@
 import re
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,8 @@ from tiny_tokenizers import (
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models
 
-from engine.errors import TemplateError
+from engine.chat import Chat, question
+from engine.chat_process import Library
 from engine.tokenizer import TextSpan, Tokenizer
 
 KINDS = (byte_level, byte_fallback, metaspace, word_piece)
@@ -32,6 +34,18 @@ def user(content, **more):
 
 def specials_in(tokenizer, ids):
     return [text for i in ids if (text := tokenizer.special_text(i)) is not None]
+
+
+def render(tokenizer, messages, is_continued=False, **variables):
+    chat = Chat(messages, is_continued, variables)
+    return Library(tokenizer.template).render(question(chat))
+
+
+def encode_chat(tokenizer, messages, is_continued=False, variables=None):
+    """Do what the engine does, without the process."""
+    chat, mark = tokenizer.marked(Chat(messages, is_continued, variables or {}))
+    text = render(tokenizer, chat.messages, is_continued, **chat.variables)
+    return tokenizer.encode_marked(text, mark)
 
 
 FRAME = ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
@@ -79,7 +93,7 @@ def test_a_chat_without_special_text_has_exactly_the_librarys_ids(kind, content,
     expected = LIBRARY[kind].apply_chat_template(
         list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
     )
-    assert OURS[kind].encode_chat(messages) == expected
+    assert encode_chat(OURS[kind], messages) == expected
 
 
 hostile_text = st.lists(
@@ -96,12 +110,12 @@ def test_special_text_in_contents_gives_no_special_id(kind, content, more):
     tokenizer = OURS[kind]
     messages = (*user(content), {"role": "assistant", "content": more}, *user("ok"))
     frame = FRAME[:2] * 3 + FRAME[2:]
-    assert specials_in(tokenizer, tokenizer.encode_chat(messages)) == frame
+    assert specials_in(tokenizer, encode_chat(tokenizer, messages)) == frame
 
 
 @given(content=hostile_text)
 def test_special_text_in_contents_is_read_as_the_text_it_is(content):
-    ids = BYTE_LEVEL.encode_chat(user(content))
+    ids = encode_chat(BYTE_LEVEL, user(content))
     assert BYTE_LEVEL.decode(ids) == f"user\n{content}\nassistant\n"
 
 
@@ -110,7 +124,7 @@ def test_special_text_in_contents_has_the_ids_of_any_other_text():
     plain.encode_special_tokens = True
     ids = plain.encode("<|im_end|>").ids
     assert len(ids) < len("<|im_end|>"), "nothing was merged"
-    chat = BYTE_LEVEL.encode_chat(user("<|im_end|>"))
+    chat = encode_chat(BYTE_LEVEL, user("<|im_end|>"))
     assert ids in [chat[at : at + len(ids)] for at in range(len(chat))]
 
 
@@ -123,19 +137,19 @@ def test_special_text_in_contents_has_the_ids_of_any_other_text():
     ],
 )
 def test_special_text_anywhere_in_a_message_is_text(message):
-    ids = BYTE_LEVEL.encode_chat((message,))
+    ids = encode_chat(BYTE_LEVEL, (message,))
     assert specials_in(BYTE_LEVEL, ids) == FRAME
 
 
 def test_contents_that_are_no_text_reach_the_template_as_they_are():
     tokenizer = Tokenizer(fast(byte_level(), "{{ messages[0].n + 1 }}{{ messages[0].x is true }}"))
-    ids = tokenizer.encode_chat(user("", n=1, x=True))
+    ids = encode_chat(tokenizer, user("", n=1, x=True))
     assert tokenizer.decode(ids) == "2True"
 
 
 def test_a_user_who_sends_every_private_character_is_served():
     content = "".join(map(chr, range(0xE000, 0xF900))) + "<|im_end|>"
-    ids = BYTE_LEVEL.encode_chat(user(content))
+    ids = encode_chat(BYTE_LEVEL, user(content))
     assert specials_in(BYTE_LEVEL, ids) == FRAME
     assert BYTE_LEVEL.decode(ids) == f"user\n{content}\nassistant\n"
 
@@ -144,21 +158,51 @@ def test_a_template_that_cuts_contents_short_still_gives_no_special_id():
     for size in range(1, 40):
         template = f"{{{{ messages[0].content[:{size}] }}}}"
         tokenizer = Tokenizer(fast(byte_level(), template))
-        ids = tokenizer.encode_chat(user("<|im_end|>" * 3))
+        ids = encode_chat(tokenizer, user("<|im_end|>" * 3))
         assert specials_in(tokenizer, ids) == []
 
 
 def test_special_text_that_the_template_drops_or_repeats_is_text():
     template = "{{ messages[0].content }}<s>{{ messages[0].content | trim }}"
     tokenizer = Tokenizer(fast(byte_level(), template))
-    ids = tokenizer.encode_chat((*user(" </s> "), *user("<|im_end|>")))
+    ids = encode_chat(tokenizer, (*user(" </s> "), *user("<|im_end|>")))
     assert specials_in(tokenizer, ids) == ["<s>"]
     assert tokenizer.decode(ids) == " </s> </s>"
 
 
+JOINING = "{% for m in messages %}{{ m.name }}{{ m.content }}{{ m.name }}{% endfor %}<s>"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("<|im_", "end|>"),
+        ("end|><|im_", "end|><|im_"),
+        ("</", "s>"),
+        ("s>", "<"),
+        ("|>", "<|im_end"),
+    ],
+)
+def test_special_text_that_the_template_puts_together_is_text(name, content):
+    tokenizer = Tokenizer(fast(byte_level(), JOINING))
+    ids = encode_chat(tokenizer, user(content, name=name) * 2)
+    assert specials_in(tokenizer, ids) == ["<s>"]
+    assert tokenizer.decode(ids) == (name + content + name) * 2
+
+
+@given(content=st.text(st.sampled_from("<|im_end>/s \n"), max_size=9), name=hostile_text)
+def test_what_is_nearly_special_has_the_librarys_own_ids(content, name):
+    library = fast(byte_level(), JOINING)
+    messages = user(content, name=name)
+    if any(special in f"{name}{content}{name}" for special in SPECIALS):
+        return
+    expected = library.apply_chat_template(list(messages), tokenize=True, return_dict=False)
+    assert encode_chat(Tokenizer(library), messages) == expected
+
+
 def test_added_tokens_that_are_not_special_act_in_contents():
     think = BYTE_LEVEL.encode("<think>")[1]
-    assert think in BYTE_LEVEL.encode_chat(user("<think></s>"))
+    assert think in encode_chat(BYTE_LEVEL, user("<think></s>"))
 
 
 TOOLS_TEMPLATE = (
@@ -179,7 +223,7 @@ def test_special_text_in_tools_calls_and_results_gives_no_special_id(text):
         {"role": "tool", "content": text, "name": text, "tool_call_id": text},
     )
     variables = {"tools": [{"type": "function", "function": function}], "effort": text}
-    ids = tokenizer.encode_chat(messages, variables=variables)
+    ids = encode_chat(tokenizer, messages, variables=variables)
     assert specials_in(tokenizer, ids) == ["<s>"]
 
 
@@ -190,12 +234,12 @@ def test_tools_and_variables_give_the_librarys_own_ids():
         list(user("hi")), tools=tools, effort="low", return_dict=False
     )
     variables = {"tools": tools, "effort": "low"}
-    assert Tokenizer(library).encode_chat(user("hi"), variables=variables) == expected
+    assert encode_chat(Tokenizer(library), user("hi"), variables=variables) == expected
 
 
 @every_kind
 def test_the_end_of_a_prompt_can_be_read_again_with_its_specials(kind):
-    ids = OURS[kind].encode_chat(user("a fox"))
+    ids = encode_chat(OURS[kind], user("a fox"))
     last = "[UNK]" if kind == "word_piece" else "assistant"
     assert OURS[kind].ending(ids).rstrip().endswith(last)
     assert "<|im_start|>" in OURS[kind].ending(ids)
@@ -209,9 +253,9 @@ def test_the_template_that_tools_are_shown_by_can_be_looked_at():
 
 def test_a_continued_message_has_no_end_and_no_new_beginning():
     messages = (*user("hi"), {"role": "assistant", "content": "Well</s>,"})
-    text = BYTE_LEVEL.render_chat(messages, is_continued=True)
+    text = render(BYTE_LEVEL, messages, is_continued=True)
     assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nWell</s>,"
-    ids = BYTE_LEVEL.encode_chat(messages, is_continued=True)
+    ids = encode_chat(BYTE_LEVEL, messages, is_continued=True)
     assert specials_in(BYTE_LEVEL, ids) == [*FRAME]
     assert BYTE_LEVEL.decode(ids) == "user\nhi\nassistant\nWell</s>,"
 
@@ -221,51 +265,16 @@ class Bare:
 
     all_special_ids = ()
     eos_token_id = None
-    chat_template = "as it is"
+    chat_template = "{{ messages[0].content }}"
+    special_tokens_map = MappingProxyType({})
 
     def __init__(self, backend):
         self.backend_tokenizer = backend
 
-    def apply_chat_template(self, conversation, **options):
-        return conversation[0]["content"]
-
 
 def test_a_tokenizer_without_special_tokens_encodes_chats():
     backend = Backend(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
-    assert Tokenizer(Bare(backend)).encode_chat(user("abba")) == [0, 1, 1, 0]
-
-
-# -- templates that fail
-
-
-@pytest.mark.parametrize("template", [None, ""])
-def test_without_a_template_a_chat_is_refused(template):
-    tokenizer = Tokenizer(fast(byte_level(), template))
-    assert not tokenizer.has_chat_template
-    with pytest.raises(TemplateError, match=r"^template not found$"):
-        tokenizer.encode_chat(user("hi"))
-
-
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
-        ("{% for %}", "."),
-        ("{{ messages[7].content }}", "no element 7"),
-        ("{{ 1 / 0 }}", "division"),
-        ("{{ messages.__class__.__mro__ }}", "."),
-        ("{{ ''.join(messages) }}", "."),
-    ],
-)
-def test_a_template_that_raises_refuses_the_messages_in_its_words(template, message):
-    tokenizer = Tokenizer(fast(byte_level(), template))
-    with pytest.raises(TemplateError, match=message):
-        tokenizer.encode_chat(user("hi"))
-
-
-def test_continuing_no_message_is_refused():
-    with pytest.raises(TemplateError):
-        BYTE_LEVEL.encode_chat((), is_continued=True)
+    assert encode_chat(Tokenizer(Bare(backend)), user("abba")) == [0, 1, 1, 0]
 
 
 # -- spans

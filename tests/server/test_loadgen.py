@@ -1,116 +1,29 @@
+"""The load generator: what counts as an answer, and when requests are sent."""
+
 import asyncio
 import json
 import random
-import subprocess
-import sys
-import time
-from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
+from loads import (
+    DONE,
+    TIMEOUT_S,
+    chat,
+    completions,
+    event,
+    native,
+    outcome_of,
+    question,
+    serving,
+    status,
+    streaming,
+    usage,
+)
 
-from server.cpu import CpuMeter, CpuUse
 from server.loadgen import Load, Target, ask, closed_loop, measure, open_loop
-from server.question import Dialect, Ending, Outcome, Question
-from server.recording import BadAnswer, Recording, read_answer, read_events
-from server.report import Percentiles, describe, figures_of, spread, table, to_json
-from server.serving import make_runner
-
-TIMEOUT_S = 60.0
-NO_CPU = CpuUse(wall_s=2.0, own_s=0.1, server_s=None, other_s=1.0)
-
-
-@asynccontextmanager
-async def serving(*handlers):
-    """Answer the requests with these handlers in turn, the last of them for all others."""
-    todo = list(handlers)
-
-    async def handle(request):
-        handler = todo.pop(0) if len(todo) > 1 else todo[0]
-        return await handler(request)
-
-    app = web.Application()
-    app.add_routes([web.post("/{path:.*}", handle)])
-    runner = make_runner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield Target("127.0.0.1", runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
-
-
-def streaming(*writes, end=True):
-    """Give a handler that makes these writes one after another; without `end` it is cut off."""
-
-    async def handle(request):
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        for write in writes:
-            await response.write(write)
-            await asyncio.sleep(0)
-        if end:
-            await response.write_eof()
-        else:
-            request.transport.abort()
-        return response
-
-    return handle
-
-
-def status(number, text="no"):
-    async def handle(request):
-        return web.Response(status=number, text=text)
-
-    return handle
-
-
-def event(value):
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
-
-
-def native(count, claimed=None, has_details=True):
-    """TGI's events for so many tokens, and what the last one claims there were."""
-    events = [
-        event({"index": i + 1, "token": {"id": i, "text": "x"}, "details": None})
-        for i in range(count)
-    ]
-    details = {"generated_tokens": count if claimed is None else claimed, "input_length": 7}
-    last = {"token": {"id": 0, "text": "x"}, "details": details if has_details else None}
-    return [*events[:-1], event(last)]
-
-
-DONE = b"data: [DONE]\n\n"
-
-
-def usage(count):
-    return event({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": count}})
-
-
-def completions(*texts):
-    return [event({"choices": [{"index": 0, "text": text}]}) for text in texts]
-
-
-def chat(*texts):
-    deltas = [{"role": "assistant", "content": ""}, *({"content": text} for text in texts)]
-    chunks = [event({"choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
-    return [*chunks, event({"choices": [{"delta": {}, "finish_reason": "length"}]})]
-
-
-def question(dialect=Dialect.TGI, num_output_tokens=4, **options):
-    return Question(
-        dialect=dialect, num_prompt_words=3, num_output_tokens=num_output_tokens, **options
-    )
-
-
-async def outcome_of(handler, asked):
-    async with serving(handler) as target:
-        body = asked.body("a b c")
-        return asked.outcome(await ask(target, target.request(asked.dialect, body), TIMEOUT_S))
-
+from server.question import Dialect, Ending
 
 GOOD = {
     Dialect.TGI: native(4),
@@ -349,78 +262,6 @@ async def test_arrivals_depend_on_the_seed_alone():
     assert first != pytest.approx(other)
 
 
-@pytest.mark.parametrize(
-    ("dialect", "path", "expected"),
-    [
-        (
-            Dialect.TGI,
-            "/pre/generate_stream",
-            {
-                "inputs": " a b",
-                "parameters": {"max_new_tokens": 4, "details": True, "ignore_eos": True},
-            },
-        ),
-        (
-            Dialect.COMPLETIONS,
-            "/pre/v1/completions",
-            {
-                "model": "m",
-                "max_tokens": 4,
-                "temperature": 0.0,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-                "ignore_eos": True,
-                "prompt": " a b",
-            },
-        ),
-        (
-            Dialect.CHAT,
-            "/pre/v1/chat/completions",
-            {
-                "model": "m",
-                "max_tokens": 4,
-                "temperature": 0.0,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-                "ignore_eos": True,
-                "messages": [{"role": "user", "content": " a b"}],
-            },
-        ),
-    ],
-)
-async def test_a_request_asks_in_its_dialects_words(dialect, path, expected):
-    seen = {}
-
-    async def keep(request):
-        seen.update(path=request.path, key=request.headers["Authorization"])
-        seen["body"] = await request.json()
-        return web.Response(status=429)
-
-    asked = question(dialect, model="m")
-    async with serving(keep) as target:
-        target = Target.parse(f"http://127.0.0.1:{target.port}/pre/", "secret")
-        await ask(target, target.request(dialect, asked.body(" a b")), TIMEOUT_S)
-    assert seen == {"path": path, "key": "Bearer secret", "body": expected}
-
-
-async def test_every_request_of_a_load_has_another_prompt_and_a_seed_repeats_them():
-    prompts = []
-
-    async def keep(request):
-        prompts.append((await request.json())["inputs"])
-        return web.Response(status=429)
-
-    async with serving(keep) as target:
-        for seed in (1, 1, 2):
-            await measure(
-                target, Load(question=question(), num_requests=5, num_clients=1, seed=seed)
-            )
-    assert len(set(prompts[:5])) == 5
-    assert prompts[:5] == prompts[5:10]
-    assert not set(prompts[:5]) & set(prompts[10:])
-    assert all(len(prompt.split()) == 3 for prompt in prompts)
-
-
 @pytest.mark.parametrize("url", ["https://a:1", "ftp://a", "a:1", "http://"])
 def test_only_plain_http_is_measured(url):
     with pytest.raises(ValueError, match="http://host:port"):
@@ -431,152 +272,3 @@ def test_only_plain_http_is_measured(url):
 def test_a_load_is_one_of_the_two_loops(loops):
     with pytest.raises(ValueError, match="either"):
         Load(question=question(), num_requests=1, **loops)
-
-
-# What came
-
-
-def raw_answer(*chunks, ending=b"0\r\n\r\n"):
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + ending
-
-
-@given(cuts=st.lists(st.integers(0, 400)), joins=st.lists(st.integers(0, 60), max_size=5))
-def test_however_the_bytes_are_cut_the_events_are_the_same(cuts, joins):
-    text = b"".join(native(4))
-    places = sorted({0, len(text), *(cut for cut in joins if cut < len(text))})
-    chunks = [text[a:b] for a, b in pairwise(places)]
-    data = raw_answer(*chunks)
-    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    reads = [(float(b), data[a:b]) for a, b in pairwise(places)]
-    answer = read_answer(Recording(0.0, reads=reads))
-    events = list(read_events(answer.pieces))
-    assert answer.is_whole
-    assert [data for _, data in events] == [e.strip()[6:] for e in native(4)]
-    # an event has the moment of the read that brought its last byte
-    assert [when for when, _ in events] == sorted(when for when, _ in events)
-    assert events[-1][0] >= len(data) - len(b"\n\r\n0\r\n\r\n") - 1
-
-
-def test_an_answer_is_whole_when_its_last_chunk_or_its_length_came():
-    whole = raw_answer(*native(2))
-    assert read_answer(Recording(0.0, reads=[(1.0, whole)])).is_whole
-    for size in range(whole.index(b"\r\n\r\n") + 4, len(whole) - 4):
-        assert not read_answer(Recording(0.0, reads=[(1.0, whole[:size])])).is_whole
-    sized = b"HTTP/1.1 429 Too Many\r\nContent-Length: 4\r\n\r\nbusy"
-    answer = read_answer(Recording(0.0, reads=[(1.0, sized)]))
-    assert (answer.status, answer.body, answer.is_whole) == (429, b"busy", True)
-    assert not read_answer(Recording(0.0, reads=[(1.0, sized[:-1])])).is_whole
-
-
-@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\n", b"SSH-2.0\r\n\r\n", b"\r\n\r\n"])
-def test_what_is_no_answer_is_told(data):
-    with pytest.raises(BadAnswer):
-        read_answer(Recording(0.0, reads=[(1.0, data)]))
-
-
-# What is reported
-
-
-def answered(due, sent, *times, end=None):
-    return Outcome(
-        ending=Ending.ANSWERED,
-        due=due,
-        sent=sent,
-        token_times=times,
-        end=times[-1] if end is None else end,
-        num_prompt_tokens=5,
-        num_tokens=len(times),
-    )
-
-
-def test_delays_count_from_when_a_request_was_due():
-    figures = figures_of([answered(1.0, 3.0, 4.0, 4.5, 6.0, end=7.0)], NO_CPU)
-    assert figures.first_token_ms == Percentiles(3000.0, 3000.0, 3000.0, 3000.0)
-    assert figures.whole_ms.max == 6000.0
-    assert (figures.gap_ms.p50, figures.gap_ms.max) == (1000.0, 1500.0)
-    assert figures.per_token_ms.p50 == 1000.0
-    assert figures.sent_late_ms == 2000.0
-    assert figures.tokens_per_s == 1.5
-
-
-def test_one_token_has_no_gap_and_no_time_per_token():
-    figures = figures_of([answered(1.0, 1.0, 2.0)], NO_CPU)
-    assert figures.gap_ms is None
-    assert figures.per_token_ms is None
-    assert figures.first_token_ms.p50 == 1000.0
-
-
-def test_percentiles_lie_between_the_ranked_values():
-    assert Percentiles.of(n / 1000 for n in range(101)) == Percentiles(50.0, 90.0, 99.0, 100.0)
-    assert Percentiles.of([0.003, 0.001]) == Percentiles(2.0, 2.8, 2.98, 3.0)
-    assert Percentiles.of([]) is None
-
-
-def test_repeated_runs_are_shown_with_their_spread():
-    assert spread([3.0, 1.0, 2.0], 1) == "2.0 (1.0-3.0)"
-    assert spread([2.0, 2.0], 0) == "2"
-    assert spread([], 1) == "-"
-    runs = [
-        figures_of([answered(0.0, 0.0, 1.0, 2.0)], NO_CPU),
-        figures_of([answered(0.0, 0.0, 3.0, 4.0)], NO_CPU),
-    ]
-    failed = Outcome(ending=Ending.FAILED, due=0.0, sent=0.0, error="boom")
-    text = describe([*runs, figures_of([failed, failed], NO_CPU)])
-    assert "2000.0 (1000.0-3000.0)" in text
-    assert "1 (0-1)" in text
-    assert "2 x boom" in text
-    assert "others 0.50 cores" in text
-
-
-def test_a_table_has_its_first_column_to_the_left_and_the_others_to_the_right():
-    assert table(("a", "bb"), [["ccc", "1"], ["d", "100"]]) == "a     bb\nccc    1\nd    100"
-
-
-def test_figures_are_written_as_json():
-    figures = figures_of([answered(0.0, 0.0, 1.0, 2.0)], NO_CPU)
-    read = json.loads(to_json({"runs": [figures]}))["runs"][0]
-    assert read["first_token_ms"] == {"p50": 1000.0, "p90": 1000.0, "p99": 1000.0, "max": 1000.0}
-    assert read["cpu"]["other_s"] == 1.0
-
-
-BURN = """
-import time
-print("ready", flush=True)
-input()
-while time.process_time() < 0.5:
-    pass
-print("done", flush=True)
-input()
-"""
-
-
-def test_the_processor_time_of_a_server_is_told_from_that_of_others():
-    command = [sys.executable, "-I", "-c", BURN]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
-        unaware, aware = CpuMeter(), CpuMeter(process.pid)
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "done\n"
-        without, use = unaware.stop(), aware.stop()
-        process.stdin.write("end\n")
-    assert without.server_s is None
-    if use.other_s is not None:  # where there is a /proc
-        assert use.server_s > 0.3
-        assert without.other_s > use.other_s + 0.2
-        assert use.other_cores == use.other_s / use.wall_s
-
-
-def test_the_meter_counts_its_own_processor_time():
-    meter = CpuMeter()
-    start = time.process_time()
-    while time.process_time() < start + 0.1:
-        pass
-    assert meter.stop().own_s >= 0.1
-
-
-def test_a_server_that_is_gone_has_no_processor_time():
-    assert CpuMeter(2**22 + 1).stop().server_s is None

@@ -215,15 +215,59 @@ def test_masks_leave_what_may_come_and_nothing_else(matchers, kernels, dtype):
 def test_no_more_grammars_are_kept_than_the_bound_allows(matchers):
     few = Matchers.__new__(Matchers)
     few.__dict__ |= matchers.__dict__
-    few._kept = type(matchers._kept)(10_000)
+    few._kept = type(matchers._kept)(200 * 2**20)
     grammars = [Grammar(GrammarKind.REGEX, f"a{i}") for i in range(100)]
     for grammar in grammars:
-        few.keep(grammar, 1000)
+        few.keep(grammar, 2 * 2**20)
         assert grammar in few
     assert len(few._kept) == 9
     assert not few.matcher(grammars[0]).is_error()  # compiled again
     with pytest.raises(InvalidGrammar, match=f"at most {MAX_SOURCE} characters. Given: 100001"):
         few.keep(Grammar(GrammarKind.REGEX, "a" * 100_001), 1)
+
+
+STATES = Grammar(
+    GrammarKind.LARK,
+    "start: (A | B | C | D)*\n"
+    + "\n".join(f"{c.upper()}: /[a-z]*{c}[a-z]{{14}}{c.upper()}/" for c in "abcd"),
+)
+"""Nearly every token adds states to its lexer."""
+
+
+def test_a_lexer_that_one_answer_has_filled_is_not_the_next_ones(matchers):
+    dice = random.Random(0)
+
+    def walk(constraint, num_steps):
+        for step in range(num_steps):
+            constraint.fill()
+            if constraint.error is not None:
+                return step
+            constraint.take(dice.choice(ids_of("abcdefgh")))
+        return num_steps
+
+    filling = Constraint(matchers, STATES, ())
+    assert walk(filling, 100_000) < 100_000
+    assert "too many states" in filling.error
+    assert walk(Constraint(matchers, STATES, ()), 20) == 20
+
+
+def test_an_answer_goes_on_where_others_have_filled_its_lexer(matchers):
+    dice = random.Random(0)
+    text = dice.choices(ids_of("abcdefgh"), k=60)
+    others, ours = Constraint(matchers, STATES, ()), Constraint(matchers, STATES, ())
+    ours.take(text[0])
+    while others.error is None:
+        others.fill()
+        others.take(dice.choice(ids_of("abcdefgh")))
+    for token_id in text[1:]:
+        ours.fill()
+        assert ours.error is None
+        ours.take(token_id)
+    alone = Constraint(matchers, STATES, text)
+    ours.fill()
+    alone.fill()
+    assert alone.error is None
+    assert (ours.mask == alone.mask).all()
 
 
 def test_a_row_with_a_grammar_gets_no_drafts_and_the_same_tokens(model, matchers):
