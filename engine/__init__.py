@@ -1,7 +1,7 @@
 """The engine's door: everything the server may use. Importing it loads no torch."""
 
 from engine.batch import Batch, Join, RowOutput, RowWork, Runner, Sampled, StepOutput
-from engine.config import EngineConfig, Limits, ModelInfo
+from engine.config import AdapterSource, EngineConfig, Limits, ModelInfo
 from engine.cores import usable_cores
 from engine.engine import Engine
 from engine.errors import (
@@ -35,6 +35,7 @@ from engine.stream import Burst, Taker, TokenStream
 from engine.tokenizer import Messages, TextSpan
 
 __all__ = [
+    "AdapterSource",
     "Batch",
     "Burst",
     "Circumstances",

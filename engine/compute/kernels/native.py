@@ -13,18 +13,33 @@ import torch
 from torch import Tensor
 
 from engine.compute.kernels.library import (
+    AdapterRoomStruct,
+    AdapterTokensStruct,
+    LayerAdapterStruct,
     LayerStruct,
     Library,
     ShapeStruct,
     StepStruct,
+    adapter_struct,
     layer_struct,
     pointer,
 )
-from engine.compute.kernels.table import Choice, Epilogue, Heads, Layer, Packed, Paged, Turns
+from engine.compute.kernels.table import (
+    AdapterTokens,
+    Choice,
+    Epilogue,
+    Heads,
+    Layer,
+    LayerAdapter,
+    LowRank,
+    Packed,
+    Paged,
+    Turns,
+)
 from engine.compute.logits import Logits
 from engine.errors import EngineError
 
-_VERSION = 4
+_VERSION = 5
 _PANEL = 32
 _LOGITS = 3
 """The epilogue that is no Epilogue, since it writes two tensors."""
@@ -252,9 +267,10 @@ class Native:
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
+        adapters: Sequence[Sequence[LayerAdapter]] = (),
     ) -> "NativeLayers":
         """Join layers to a cache."""
-        return NativeLayers(self, self._library.decode, heads, epsilon, layers, k, v)
+        return NativeLayers(self, self._library.decode, heads, epsilon, layers, k, v, adapters)
 
 
 class _Room:
@@ -282,15 +298,17 @@ class NativeLayers:
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
+        adapters: Sequence[Sequence[LayerAdapter]],
     ) -> None:
         self._native = native
         self._decode = decode
         self._heads = heads
-        self._tensors = (layers, k, v)  # what the pointers point to
+        self._tensors = (layers, k, v, adapters)  # what the pointers point to
         self._hidden = layers[0].qkv.k
         self._is_int8 = any(layer.qkv.scales is not None for layer in layers)
         self._widths = [self._hidden, heads.width, heads.num_heads * heads.dim, layers[0].down.k]
         self._work = _Room()
+        self._adapter_work = _Room()
         for layer, keys, values in zip(layers, k, v, strict=True):
             self._check_layer(layer)
             _check_cache(heads, keys, values)
@@ -308,8 +326,13 @@ class NativeLayers:
         )
         entries = map(layer_struct, layers, k, v)
         self._layers = (LayerStruct * len(layers))(*entries)
+        self._adapters = [self._adapter_structs(layers, adapter) for adapter in adapters]
+        ranks = [part.a.n for adapter in adapters for layer in adapter for part in _parts(layer)]
+        self._max_rank = max(ranks, default=0)
 
-    def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
+    def add(
+        self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()
+    ) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
         num_tokens, heads = len(x), self._heads
         _check(x, (num_tokens, self._hidden))
@@ -330,7 +353,44 @@ class NativeLayers:
             self._native.scratch(group, paged.tables.shape[1] * self._block_size),
             self._native.int8_room(num_tokens, max(self._widths)) if self._is_int8 else None,
         )
+        if adapted:
+            self._add_adapters(step, num_tokens, adapted)
         self._decode(byref(self._shape), self._layers, byref(step))
+
+    def _add_adapters(
+        self, step: StepStruct, num_tokens: int, adapted: Sequence[AdapterTokens]
+    ) -> None:
+        """Tell a step which tokens have an adapter."""
+        for _, tokens in adapted:
+            _check(tokens, (len(tokens),), torch.int64)
+            if not 0 <= int(tokens.min()) <= int(tokens.max()) < num_tokens:
+                raise ValueError(f"a kernel wants some of {num_tokens} tokens. Given: {tokens}")
+        step.num_adapters = len(adapted)
+        step.adapters = (AdapterTokensStruct * len(adapted))(
+            *(
+                AdapterTokensStruct(self._adapters[number], len(tokens), tokens.data_ptr())
+                for number, tokens in adapted
+            )
+        )
+        most = max(len(tokens) for _, tokens in adapted)
+        widest, inner = max(self._widths), self._widths[-1]
+        sizes = (
+            most * widest * _BFLOAT16.itemsize,
+            most * self._max_rank * _BFLOAT16.itemsize,
+            most * max(*self._widths, 2 * inner) * torch.float32.itemsize,
+            num_tokens * 2 * inner * torch.float32.itemsize,
+        )
+        start = self._adapter_work.of(sum(sizes))
+        gathered, narrow, added, step.sums = (start + sum(sizes[:at]) for at in range(len(sizes)))
+        step.adapter_room = AdapterRoomStruct(gathered, narrow, added)
+
+    def _adapter_structs(self, layers: Sequence[Layer], adapter: Sequence[LayerAdapter]) -> Any:
+        for layer, own in zip(layers, adapter, strict=True):
+            weights = (layer.qkv, layer.out, layer.gate_up, layer.down)
+            for weight, part in zip(weights, (own.qkv, own.out, own.gate_up, own.down), strict=True):
+                if part is not None:
+                    _check_low_rank(part, weight)
+        return (LayerAdapterStruct * len(adapter))(*map(adapter_struct, adapter))
 
     def _rooms(self, num_tokens: int) -> list[int]:
         """Divide the room for results; they are pointers."""
@@ -368,6 +428,20 @@ def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = _BFLOAT1
         raise ValueError(
             f"a kernel wants {dtype} {list(shape)} without gaps. "
             f"Given: {tensor.dtype} {list(tensor.shape)}, strides {tensor.stride()}"
+        )
+
+
+def _parts(layer: LayerAdapter) -> list[LowRank]:
+    parts = (layer.qkv, layer.out, layer.gate_up, layer.down)
+    return [part for part in parts if part is not None]
+
+
+def _check_low_rank(part: LowRank, weight: Packed) -> None:
+    given = [part.a.k, part.a.n, part.b.k, part.b.n]
+    if given != [weight.k, part.b.k, part.b.k, weight.n] or part.b.k % 2:
+        raise ValueError(
+            f"an adapter of a weight {[weight.n, weight.k]} has other sizes, or an odd rank. "
+            f"Given: {given}"
         )
 
 

@@ -11,8 +11,11 @@ from engine.compute.kernels.table import (
     LANES,
     Choice,
     Epilogue,
+    AdapterTokens,
     Heads,
     Layer,
+    LayerAdapter,
+    LowRank,
     Packed,
     Paged,
     Turns,
@@ -42,8 +45,7 @@ class Reference:
         if epilogue is Epilogue.ADD:
             out += y
         elif epilogue is Epilogue.SILU_MUL:
-            gate, other = y.unflatten(1, (-1, 2, LANES)).unbind(2)
-            out.copy_((silu(gate) * other).flatten(1))
+            out.copy_(_silu_mul(y))
         else:
             out.copy_(y)
 
@@ -132,9 +134,10 @@ class Reference:
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
+        adapters: Sequence[Sequence[LayerAdapter]] = (),
     ) -> "ReferenceLayers":
         """Join layers to a cache."""
-        return ReferenceLayers(self, heads, epsilon, layers, k, v)
+        return ReferenceLayers(self, heads, epsilon, layers, k, v, adapters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,31 +150,54 @@ class ReferenceLayers:
     layers: Sequence[Layer]
     k: Sequence[Tensor]
     v: Sequence[Tensor]
+    adapters: Sequence[Sequence[LayerAdapter]]
 
-    def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
+    def add(
+        self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()
+    ) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
         kernels, heads, num_tokens = self.kernels, self.heads, len(x)
         y = torch.empty_like(x)
-        for layer, k, v in zip(self.layers, self.k, self.v, strict=True):
+        for place, (layer, k, v) in enumerate(zip(self.layers, self.k, self.v, strict=True)):
+            own = [(self.adapters[number][place], tokens) for number, tokens in adapted]
             kernels.rms_norm(x, layer.norm, self.epsilon, y)
             qkv = x.new_empty(num_tokens, layer.qkv.n)
             kernels.linear(y, layer.qkv, qkv)
+            for adapter, tokens in own:
+                _add_low_rank(adapter.qkv, y, tokens, qkv)
             norms = (layer.q_norm, layer.k_norm)
             kernels.rope_write(qkv, heads, norms, self.epsilon, turns, paged, k, v)
             queries = qkv.unflatten(1, (-1, heads.dim))[:, : heads.num_heads]
             attended = torch.empty_like(queries)
             kernels.attend(queries, k, v, paged, layer.window, layer.scale, attended)
             kernels.linear(attended.flatten(1), layer.out, x, Epilogue.ADD)
+            for adapter, tokens in own:
+                _add_low_rank(adapter.out, attended.flatten(1), tokens, x)
             kernels.rms_norm(x, layer.mlp_norm, self.epsilon, y)
-            h = x.new_empty(num_tokens, layer.down.k)
-            kernels.linear(y, layer.gate_up, h, Epilogue.SILU_MUL)
+            gate_up = x.new_empty(num_tokens, layer.gate_up.n)
+            kernels.linear(y, layer.gate_up, gate_up)
+            for adapter, tokens in own:
+                _add_low_rank(adapter.gate_up, y, tokens, gate_up)
+            h = _silu_mul(gate_up)
             kernels.linear(h, layer.down, x, Epilogue.ADD)
+            for adapter, tokens in own:
+                _add_low_rank(adapter.down, h, tokens, x)
 
 
 def forbidden(mask: Tensor, width: int) -> Tensor:
     """Spread a mask of int32 over `[width]` booleans, true where the mask has no bit."""
     bits = mask[:, None] >> torch.arange(PANEL, dtype=torch.int32, device=mask.device)
     return (bits & 1 == 0).flatten()[:width]
+
+
+def _silu_mul(gate_up: Tensor) -> Tensor:
+    gate, other = gate_up.unflatten(1, (-1, 2, LANES)).unbind(2)
+    return (silu(gate) * other).flatten(1)
+
+
+def _add_low_rank(part: LowRank | None, x: Tensor, tokens: Tensor, y: Tensor) -> None:
+    if part is not None:
+        y[tokens] += linear(linear(x[tokens], part.a.data), part.b.data)
 
 
 def _note_tops(out: Logits) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -66,6 +66,36 @@ class Layer:
     mlp_norm: Tensor
     gate_up: Packed
     down: Packed
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """What an adapter adds to a linear: `x [tokens, in]` becomes `(x a^T) b^T`."""
+
+    a: Packed
+    """`[rank, in]`, the rank even."""
+    b: Packed
+    """`[out, rank]`, times the adapter's scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAdapter:
+    """What an adapter adds to a layer's linears; None: nothing."""
+
+    qkv: LowRank | None
+    out: LowRank | None
+    gate_up: LowRank | None
+    """Its `b` is `interleaved` as the weight is."""
+    down: LowRank | None
+
+
+class AdapterTokens(NamedTuple):
+    """The tokens of a step that an adapter is added for."""
+
+    number: int
+    """Of the adapter, among those that were loaded."""
+    tokens: Tensor
+    """Indices, each in one AdapterTokens of a step at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +200,18 @@ class Kernels(Protocol):
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
+        adapters: Sequence[Sequence[LayerAdapter]] = (),
     ) -> "DecoderLayers":
-        """Join layers to a cache, whose tensors are as in `write`."""
+        """Join layers, and adapters of as many, to a cache, whose tensors are as in `write`."""
         ...
 
 
 class DecoderLayers(Protocol):
     """Layers that were joined to a cache."""
 
-    def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
+    def add(
+        self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()
+    ) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
         ...
 
