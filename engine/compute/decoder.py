@@ -15,18 +15,22 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from engine.compute.attention import PagedAttention
+from engine.compute.decoder_adapters import layer_adapters
 from engine.compute.kernels.table import (
     LANES,
+    AdapterTokens,
     DecoderLayers,
     Heads,
     Kernels,
     Layer,
+    LayerAdapter,
     Packed,
     Turns,
     interleaved,
 )
 from engine.compute.kv_cache import KVCache
 from engine.compute.logits import PANEL, Logits
+from engine.compute.lora import Adapter
 
 logger = logging.getLogger(__name__)
 
@@ -60,19 +64,22 @@ class Decoder:
         self._rotary = body.rotary_emb
         self._turns = self._turns_of(_FIRST_TURNS)
         self._layers: list[Layer] = []
+        self._adapters: list[list[LayerAdapter]] = []
         self._joined: tuple[KVCache, DecoderLayers] | None = None
         self._norm = body.norm.weight.detach()
         self._head = _pack(kernels, module.lm_head)
         self._room = _room_for_logits(0, self._head.n)
 
-    def forward(self, token_ids: Tensor, logits_at: Tensor) -> Logits:
+    def forward(
+        self, token_ids: Tensor, logits_at: Tensor, adapted: Sequence[AdapterTokens] = ()
+    ) -> Logits:
         """Run one ragged step planned in the attention; return `len(logits_at)` rows of logits."""
         paged = self._attention.paged
         longest = int(paged.positions.max()) + 1
         if longest > len(self._turns.cosine):
             self._turns = self._turns_of(2 * longest)
         x = self._embedding[token_ids]
-        self._joined_layers().add(x, paged, self._turns)
+        self._joined_layers().add(x, paged, self._turns, adapted)
         return self._logits_of(x if len(logits_at) == len(x) else x[logits_at])
 
     def take(self, module: Any, trace: "Trace", *, is_int8: bool) -> str | None:
@@ -98,6 +105,14 @@ class Decoder:
         module.lm_head = nn.Identity()
         return None
 
+    def adapt(self, adapters: Sequence[Adapter]) -> None:
+        """Pack adapters, which are added from now on for the tokens that a step says."""
+        self._joined = None
+        self._adapters = [
+            layer_adapters(self._kernels, self._heads, self._layers, adapter.parts)
+            for adapter in adapters
+        ]
+
     def _differs(self, layer: Layer, place: int, trace: "Trace") -> bool:
         cache, x = self._attention.cache, trace.entered[place].clone()
         k, v = [cache.k[place]], [cache.v[place]]
@@ -110,7 +125,7 @@ class Decoder:
         cache = self._attention.cache
         if self._joined is None or self._joined[0] is not cache:
             layers = self._kernels.decoder(
-                self._heads, self._epsilon, self._layers, cache.k, cache.v
+                self._heads, self._epsilon, self._layers, cache.k, cache.v, self._adapters
             )
             self._joined = (cache, layers)
         return self._joined[1]

@@ -387,7 +387,9 @@ class NativeLayers:
     def _adapter_structs(self, layers: Sequence[Layer], adapter: Sequence[LayerAdapter]) -> Any:
         for layer, own in zip(layers, adapter, strict=True):
             weights = (layer.qkv, layer.out, layer.gate_up, layer.down)
-            for weight, part in zip(weights, (own.qkv, own.out, own.gate_up, own.down), strict=True):
+            for weight, part in zip(
+                weights, (own.qkv, own.out, own.gate_up, own.down), strict=True
+            ):
                 if part is not None:
                     _check_low_rank(part, weight)
         return (LayerAdapterStruct * len(adapter))(*map(adapter_struct, adapter))

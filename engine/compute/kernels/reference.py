@@ -9,9 +9,9 @@ from torch.nn.functional import linear, pad, scaled_dot_product_attention, silu
 
 from engine.compute.kernels.table import (
     LANES,
+    AdapterTokens,
     Choice,
     Epilogue,
-    AdapterTokens,
     Heads,
     Layer,
     LayerAdapter,
@@ -192,7 +192,8 @@ def forbidden(mask: Tensor, width: int) -> Tensor:
 
 def _silu_mul(gate_up: Tensor) -> Tensor:
     gate, other = gate_up.unflatten(1, (-1, 2, LANES)).unbind(2)
-    return (silu(gate) * other).flatten(1)
+    product: Tensor = silu(gate) * other
+    return product.flatten(1)
 
 
 def _add_low_rank(part: LowRank | None, x: Tensor, tokens: Tensor, y: Tensor) -> None:
