@@ -106,6 +106,14 @@ def test_every_family_is_adapted(family, tmp_path):
     assert mixed(make_bench(model)) == expected
 
 
+def test_rows_that_left_take_no_memory_of_their_adapters(llama):
+    model, _, _ = llama
+    bench = make_bench(model)
+    mixed(bench)
+    bench.generate(PROMPTS[:1])
+    assert not bench.runner._adapted
+
+
 def test_chunks_and_preemption_change_nothing(llama):
     model, expected, _ = llama
     assert mixed(make_bench(model, max_batch_tokens=16)) == expected
