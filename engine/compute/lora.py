@@ -1,7 +1,7 @@
 """lora: reads LoRA adapters as PEFT saves them; what is more than plain LoRA is refused in words.
 
 Knows the format, not how a step adds an adapter.
-https://github.com/huggingface/peft/blob/v0.17.0/src/peft/tuners/lora/config.py
+https://github.com/huggingface/peft/blob/v0.21.2/src/peft/tuners/lora/config.py
 """
 
 import json
@@ -34,10 +34,13 @@ _MORE_THAN_LORA = (
     "target_parameters",
     "alora_invocation_tokens",
     "use_qalora",
+    "use_bdlora",
     "arrow_config",
+    "kasa_config",
+    "monteclora_config",
 )
 """Each of them, where it is set, changes what an adapter computes."""
-_CHANGES_BASE = re.compile(r"pissa.*|olora|corda|loftq")
+_CHANGES_BASE = re.compile(r"pissa.*|olora|corda.*|loftq|lora_ga")
 """Beginnings after which an adapter fits only weights that were changed with it."""
 
 

@@ -88,6 +88,7 @@ MORE = "it is more than plain LoRA: "
         ({"target_parameters": ["experts"]}, MORE + "target_parameters is set"),
         ({"trainable_token_indices": [1]}, MORE + "trainable_token_indices is set"),
         ({"alora_invocation_tokens": [1]}, MORE + "alora_invocation_tokens is set"),
+        ({"kasa_config": {"beta": 1}}, MORE + "kasa_config is set"),
         ({"bias": "lora_only"}, MORE + "bias must be none. Given: lora_only"),
         (
             {"init_lora_weights": "pissa_niter_4"},

@@ -171,8 +171,7 @@ def layer_struct(layer: Layer, k: Tensor, v: Tensor) -> LayerStruct:
 
 def adapter_struct(layer: LayerAdapter) -> LayerAdapterStruct:
     """Point to what an adapter adds to a layer; who calls keeps it."""
-    parts = (layer.qkv, layer.out, layer.gate_up, layer.down)
-    return LayerAdapterStruct(*map(_low_rank_struct, parts))
+    return LayerAdapterStruct(*map(_low_rank_struct, layer.parts))
 
 
 def linear_struct(weight: Packed) -> LinearStruct:

@@ -88,6 +88,11 @@ class LayerAdapter:
     """Its `b` is `interleaved` as the weight is."""
     down: LowRank | None
 
+    @property
+    def parts(self) -> tuple[LowRank | None, ...]:
+        """Give all of them, in this order."""
+        return self.qkv, self.out, self.gate_up, self.down
+
 
 class AdapterTokens(NamedTuple):
     """The tokens of a step that an adapter is added for."""
