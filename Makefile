@@ -42,6 +42,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/events.py --short
 	$(BIN)/python benchmarks/step.py --short
 	$(BIN)/python benchmarks/pace.py --short
+	$(BIN)/python benchmarks/overlap.py --short
 	$(BIN)/python benchmarks/guided.py --short
 	$(BIN)/python benchmarks/scheduler.py --short
 	$(BIN)/python benchmarks/speculate.py --short

@@ -13,10 +13,11 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from engine.batch import Batch, Join, RowWork
-from engine.compute.kernels.native import KernelsMissing, load_native
+from engine.compute.kernels.native import KernelsMissing, Native, find_native
+from engine.compute.kernels.onednn import OneDnn, is_faster
 from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache, free_memory_bytes
-from engine.compute.model import Model, explain
+from engine.compute.model import KernelsDiffer, Model, explain
 from engine.compute.runner import ModelRunner, ask_for_huge_pages, keep_freed_memory
 from engine.compute.sampler import Sampler
 from engine.config import EngineConfig, Limits, ModelInfo
@@ -57,7 +58,7 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
     torch.set_num_threads(num_threads)
     tokenizer = _load_tokenizer(config)
     kernels = _load_kernels(config)
-    model = Model(config, kernels)
+    model = _load_model(config, kernels)
     limits = _settle(config, model)
     cache = KVCache(model.shapes, limits.num_blocks, limits.block_size, model.dtype, model.device)
     model.attention.attach(cache)
@@ -98,7 +99,7 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
 def describe_kernels() -> str:
     """Say whether the C++ kernels run on this machine, and why not."""
     try:
-        load_native()
+        Native(find_native())
     except KernelsMissing as missing:
         return f"none: {missing}"
     return "run here, for bfloat16 and 8 bits"
@@ -110,10 +111,26 @@ def _load_kernels(config: EngineConfig) -> Kernels | None:
         logger.info("without the C++ kernels, as asked for")
         return None
     try:
-        return load_native()
+        path = find_native()
+        kernels = Native(path)
     except KernelsMissing as missing:
         logger.warning("without the C++ kernels, more slowly: %s", missing)
         return None
+    if kernels.has_amx and is_faster(theirs := OneDnn(path), kernels):
+        logger.info("products by oneDNN: it uses this processor's matrix units, and was faster")
+        return theirs
+    return kernels
+
+
+def _load_model(config: EngineConfig, kernels: Kernels | None) -> Model:
+    """Load the model, once more without kernels where with them it gives something else."""
+    try:
+        return Model(config, kernels)
+    except KernelsDiffer as error:
+        if config.quantize is not None:
+            raise
+        logger.warning("without the C++ kernels, more slowly: %s", error)
+        return Model(config, None)
 
 
 def _speak_with_one_voice() -> None:

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from engine.batch import Batch, Sampled, StepOutput
-from engine.compute.kernels.native import KernelsMissing, Native, load_native
+from engine.compute.kernels.native import KernelsMissing, Native, find_native
 from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache
 from engine.compute.model import Model
@@ -309,10 +309,10 @@ def run(bench: Bench) -> dict[int, Finish]:
     return finishes
 
 
-def native_kernels() -> Native:
+def native_kernels(kind: type[Native] = Native) -> Native:
     """Open the C++ kernels; only a processor that lacks their instructions is excused."""
     try:
-        return load_native()
+        return kind(find_native())
     except KernelsMissing as missing:
         if "this processor has no" in str(missing):
             pytest.skip(str(missing))

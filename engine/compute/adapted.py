@@ -9,27 +9,27 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from engine.compute.kernels.table import AdapterTokens
+from engine.compute.linears import replace
 from engine.compute.lora import Adapter, LowRank
+from engine.compute.products import Make, Product
 
 
 class Adaptation:
     """The adapters of one model's modules; `tokens` is set before each step."""
 
-    def __init__(self, module: nn.Module, adapters: Sequence[Adapter]) -> None:
-        """Put them beside the linears that they change."""
+    def __init__(self, module: nn.Module, adapters: Sequence[Adapter], make: Make) -> None:
+        """Put them beside the linears that they change; `make` says how to multiply."""
         self.tokens: Sequence[AdapterTokens] = ()
         for name in {name for adapter in adapters for name in adapter.parts}:
-            parts = [adapter.parts.get(name) for adapter in adapters]
-            parent, _, child = name.rpartition(".")
-            linear = module.get_submodule(name)
-            setattr(module.get_submodule(parent), child, _Adapted(self, linear, parts))
+            parts = [_product(adapter.parts.get(name), make) for adapter in adapters]
+            replace(module, name, _Adapted(self, module.get_submodule(name), parts))
 
 
 class _Adapted(nn.Module):
     """Stands where a linear stood, and adds to its output for some tokens."""
 
     def __init__(
-        self, adaptation: Adaptation, linear: nn.Module, parts: Sequence[LowRank | None]
+        self, adaptation: Adaptation, linear: nn.Module, parts: Sequence[Product | None]
     ) -> None:
         super().__init__()
         self._adaptation = adaptation
@@ -44,6 +44,13 @@ class _Adapted(nn.Module):
             if part is not None:
                 y[..., tokens, :] += part(x[..., tokens, :])
         return y
+
+
+def _product(part: LowRank | None, make: Make) -> Product | None:
+    if part is None:
+        return None
+    narrow, wide = make(part.a, None), make(part.b, None)
+    return lambda x: wide(narrow(x))
 
 
 @contextmanager

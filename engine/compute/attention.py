@@ -1,12 +1,9 @@
 """PagedAttention: attention over the paged cache, for transformers' attention interface.
 
-A step's tokens arrive as one ragged row `[1, heads, tokens, dim]`: first the decodes (rows with one
-token, longest context first), then the prompt chunks. What does not change from layer to layer is
-worked out once a step, in a Plan.
+A step's tokens arrive as one ragged row `[1, heads, tokens, dim]`, as a Plan says.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +14,15 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from engine.compute.kernels.table import Kernels, Paged
 from engine.compute.kv_cache import Gather, KVCache, LayerShape
+from engine.compute.plan import (
+    Chunk,
+    Context,
+    Group,
+    Plan,
+    Step,
+    plan_for_kernels,
+    plan_for_torch,
+)
 
 _IGNORED = {
     "dropout",
@@ -30,22 +36,6 @@ _IGNORED = {
     "return_dict",
 }
 """Arguments of attention functions that mean nothing here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Where the keys of a row with a chunk lie, and which of its tokens this step computes."""
-
-    blocks: NDArray[np.int64]
-    """Block table `[blocks]`, up to the row's last token of this step."""
-    start: int
-    """Position of its first token of this step."""
-    num_tokens: int
-
-    @property
-    def end(self) -> int:
-        """Count the row's tokens after this step."""
-        return self.start + self.num_tokens
 
 
 class Extras(NamedTuple):
@@ -65,44 +55,6 @@ class Extras(NamedTuple):
     def is_causal_enough(self, length: int) -> bool:
         """Tell whether a whole prompt of this length needs no mask of its own."""
         return self.is_plain and (self.window is None or self.window >= length)
-
-
-@dataclass(slots=True)
-class _Group:
-    """Decodes of similar length, padded to the longest and attended in one call."""
-
-    first: int
-    num_rows: int
-    blocks: Tensor
-    """`[rows, blocks]`; a row's padding repeats its own first block."""
-    positions: Tensor
-    """`[rows]`, of the one query each."""
-    gathers: dict[LayerShape, Gather] = field(default_factory=dict)
-    masks: dict[int | None, Tensor] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """One row's prompt chunk."""
-
-    first: int
-    context: Context
-    blocks: Tensor
-    """`[1, blocks]`"""
-    gathers: dict[LayerShape, Gather] = field(default_factory=dict)
-    masks: dict[int | None, Tensor] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Plan:
-    """One step's layout, the same for every layer."""
-
-    slots: Tensor
-    """Where each token's key and value go, `[tokens]`."""
-    paged: Paged | None
-    """What each token sees, for a kernel; else it is told by the next two."""
-    groups: list[_Group]
-    chunks: list[_Chunk]
 
 
 class PagedAttention:
@@ -148,23 +100,9 @@ class PagedAttention:
         `tables [rows, blocks]` are the decodes' block tables and `positions [rows]` their tokens',
         the longest row first; what a table holds behind its row's last block does not matter.
         """
-        assert self._cache is not None
-        size = self._cache.block_size
-        rows = np.arange(len(positions))
-        slots = [tables[rows, positions // size] * size + positions % size]
-        slots += [_slots(context, size) for context in chunks]
-        all_slots = self._tensor(np.concatenate(slots))
-        if self.has_kernel:
-            paged = self._paged(all_slots, tables, positions, chunks)
-            self._plan = Plan(all_slots, paged, [], [])
-            return
-        parts = []
-        first = len(positions)
-        for context in chunks:
-            parts.append(_Chunk(first, context, self._tensor(context.blocks)[None]))
-            first += context.num_tokens
-        groups = self._groups(tables, positions, size)
-        self._plan = Plan(all_slots, None, groups, parts)
+        make = plan_for_kernels if self.has_kernel else plan_for_torch
+        step = Step(tables, positions, chunks, self.cache.block_size)
+        self._plan = make(step, self._device)
 
     @property
     def cache(self) -> KVCache:
@@ -261,51 +199,7 @@ class PagedAttention:
             out[chunk.first : end] = self._prefill(layer, chunk, fresh, extras)
         return out
 
-    def _paged(
-        self,
-        slots: Tensor,
-        tables: NDArray[np.int64],
-        positions: NDArray[np.int64],
-        chunks: Sequence[Context],
-    ) -> Paged:
-        """Write down what each token sees, a row of the table for each decode and each chunk."""
-        width = max([tables.shape[1], *(len(context.blocks) for context in chunks)])
-        table = np.zeros((len(tables) + len(chunks), width), dtype=np.int64)
-        table[: len(tables), : tables.shape[1]] = tables
-        rows, at = [np.arange(len(tables))], [positions]
-        for row, context in enumerate(chunks, start=len(tables)):
-            table[row, : len(context.blocks)] = context.blocks
-            rows.append(np.full(context.num_tokens, row))
-            at.append(np.arange(context.start, context.end))
-        numbers = (self._tensor(np.concatenate(part)) for part in (at, rows))
-        position, row_of = numbers
-        return Paged(position, slots, row_of, self._tensor(table))
-
-    def _groups(
-        self, tables: NDArray[np.int64], positions: NDArray[np.int64], size: int
-    ) -> list[_Group]:
-        """Split decodes, longest first, so that at most half of a group is padding.
-
-        A row is padded with its own first block: no row ever reads another's.
-        """
-        num_blocks = positions // size + 1
-        groups = []
-        first = 0
-        while first < len(positions):
-            longest = int(num_blocks[first])
-            last = first + int(np.count_nonzero(2 * num_blocks[first:] >= longest))
-            table = tables[first:last, :longest]
-            is_own = np.arange(longest) < num_blocks[first:last, None]
-            padded = np.where(is_own, table, table[:, :1])
-            groups.append(
-                _Group(
-                    first, last - first, self._tensor(padded), self._tensor(positions[first:last])
-                )
-            )
-            first = last
-        return groups
-
-    def _decode(self, layer: int, group: _Group, query: Tensor, extras: Extras) -> Tensor:
+    def _decode(self, layer: int, group: Group, query: Tensor, extras: Extras) -> Tensor:
         """Attend a group of single queries; the heads of one KV head share its keys as rows."""
         gather = self._gather(layer, group)
         mask = group.masks.get(extras.window)
@@ -323,7 +217,7 @@ class PagedAttention:
     def _prefill(
         self,
         layer: int,
-        chunk: _Chunk,
+        chunk: Chunk,
         fresh: tuple[Tensor, Tensor, Tensor],
         extras: Extras,
     ) -> Tensor:
@@ -347,7 +241,7 @@ class PagedAttention:
         attended = _attend(q, keys, values, mask, extras, head_axis=1)
         return attended.flatten(0, 1).transpose(0, 1)
 
-    def _gather(self, layer: int, part: _Group | _Chunk) -> Gather:
+    def _gather(self, layer: int, part: Group | Chunk) -> Gather:
         """Copy a part's blocks of this layer together; where to is worked out once a step."""
         cache = self._cache
         assert cache is not None
@@ -357,9 +251,6 @@ class PagedAttention:
             gather = part.gathers[shape] = cache.gather(layer, part.blocks)
         cache.read(layer, gather)
         return gather
-
-    def _tensor(self, array: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
 
 
 def _attend(
@@ -406,8 +297,3 @@ def _mask(positions: Tensor, length: int, window: int | None, dtype: torch.dtype
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
         ~seen, float("-inf")
     )
-
-
-def _slots(context: Context, block_size: int) -> NDArray[np.int64]:
-    positions = np.arange(context.start, context.end)
-    return context.blocks[positions // block_size] * block_size + positions % block_size

@@ -12,25 +12,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import silu
 
 from engine.compute.attention import PagedAttention
 from engine.compute.decoder_adapters import layer_adapters
 from engine.compute.kernels.table import (
-    LANES,
     AdapterTokens,
     DecoderLayers,
     Heads,
     Kernels,
     Layer,
     LayerAdapter,
-    Packed,
     Turns,
-    interleaved,
 )
 from engine.compute.kv_cache import KVCache
 from engine.compute.logits import PANEL, Logits
 from engine.compute.lora import Adapter
+from engine.compute.norms import epsilon_of
+from engine.compute.packing import pack_down, pack_gate, pack_joined
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class Decoder:
         shape, own = attention.shapes[0], body.layers[0].self_attn
         num_heads = own.q_proj.out_features // shape.k_dim
         self._heads = Heads(num_heads, shape.num_kv_heads, shape.k_dim)
-        self._epsilon = _epsilon(body.norm)
+        self._epsilon = epsilon_of(body.norm)
         self._kernels = kernels
         self._attention = attention
         self._max_position = max_position
@@ -67,7 +66,7 @@ class Decoder:
         self._adapters: list[list[LayerAdapter]] = []
         self._joined: tuple[KVCache, DecoderLayers] | None = None
         self._norm = body.norm.weight.detach()
-        self._head = _pack(kernels, module.lm_head)
+        self._head = pack_joined(kernels, module.lm_head)
         self._room = _room_for_logits(0, self._head.n)
 
     def forward(
@@ -101,7 +100,7 @@ class Decoder:
         if not _is_near(logits, trace.logits, 0):
             return "its head"
         if is_int8:
-            self._head = _pack(self._kernels, module.lm_head, is_int8=True)
+            self._head = pack_joined(self._kernels, module.lm_head, is_int8=True)
         module.lm_head = nn.Identity()
         return None
 
@@ -148,7 +147,7 @@ class Decoder:
 
     def _pack_layer(self, layer: Any, place: int, *, is_int8: bool = False) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        pack = partial(_pack, self._kernels, is_int8=is_int8)
+        pack = partial(pack_joined, self._kernels, is_int8=is_int8)
         q_norm, k_norm = (getattr(attention, name, None) for name in _HEAD_NORMS)
         extras = self._attention.extras[place]
         return Layer(
@@ -160,8 +159,8 @@ class Decoder:
             scale=extras.scale,
             out=pack(attention.o_proj),
             mlp_norm=layer.post_attention_layernorm.weight.detach(),
-            gate_up=_pack_gate(self._kernels, mlp.gate_proj, mlp.up_proj, is_int8=is_int8),
-            down=_pack_down(self._kernels, mlp.down_proj, is_int8=is_int8),
+            gate_up=pack_gate(self._kernels, mlp.gate_proj, mlp.up_proj, is_int8=is_int8),
+            down=pack_down(self._kernels, mlp.down_proj, is_int8=is_int8),
         )
 
 
@@ -248,7 +247,7 @@ def _is_layer(layer: Any) -> bool:
 
 def _unlike(module: Any, attention: PagedAttention) -> str | None:
     """Name the first part whose sizes a decoder does not know, None if all are known."""
-    shape, epsilon = attention.shapes[0], _epsilon(module.model.norm)
+    shape, epsilon = attention.shapes[0], epsilon_of(module.model.norm)
     num_heads = attention.extras[0].num_heads
     if shape.k_dim != shape.v_dim or shape.k_dim % 2:
         return "the width of its heads"
@@ -262,7 +261,7 @@ def _unlike(module: Any, attention: PagedAttention) -> str | None:
         head_norms = [norm for name in _HEAD_NORMS if (norm := getattr(own, name, None))]
         if any(_width(norm) != shape.k_dim for norm in head_norms):
             return f"the norm of heads in layer {place}"
-        if any(_epsilon(norm) != epsilon for norm in (*norms, *head_norms)) or not epsilon:
+        if any(epsilon_of(norm) != epsilon for norm in (*norms, *head_norms)) or not epsilon:
             return f"the norms of layer {place}"
     return None
 
@@ -276,44 +275,3 @@ def _is_near(x: Tensor, expected: Tensor, before: Tensor | float) -> bool:
     added = expected.float() - before
     error = (x.float() - expected.float()).norm() / added.norm()
     return bool(error < (_TOLERANCE / 1000 if expected.dtype is torch.float32 else _TOLERANCE))
-
-
-def _epsilon(norm: Any) -> float:
-    return float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
-
-
-def _pack(kernels: Kernels, *linears: nn.Linear, is_int8: bool = False) -> Packed:
-    """Pack linears of one input as one."""
-    weights = [linear.weight.detach() for linear in linears]
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-    return kernels.pack(weight, _bias(linears), is_int8=is_int8)
-
-
-def _pack_gate(kernels: Kernels, gate: nn.Linear, other: nn.Linear, *, is_int8: bool) -> Packed:
-    missing = -gate.out_features % LANES
-    weights = [pad(linear.weight.detach(), (0, 0, 0, missing)) for linear in (gate, other)]
-    bias = _bias([gate, other])
-    if bias is not None:
-        bias = interleaved(*(pad(half, (0, missing)) for half in bias.chunk(2)))
-    return kernels.pack(interleaved(*weights), bias, is_int8=is_int8)
-
-
-def _pack_down(kernels: Kernels, down: nn.Linear, *, is_int8: bool) -> Packed:
-    """Pack with the columns that the padding of the gate adds."""
-    weight = pad(down.weight.detach(), (0, -down.in_features % LANES))
-    bias = None if down.bias is None else down.bias.detach()
-    return kernels.pack(weight, bias, is_int8=is_int8)
-
-
-def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
-    """Join biases; zeros stand for one that is missing beside others."""
-    if all(linear.bias is None for linear in linears):
-        return None
-    return torch.cat(
-        [
-            linear.weight.new_zeros(linear.out_features)
-            if linear.bias is None
-            else linear.bias.detach()
-            for linear in linears
-        ]
-    )

@@ -12,6 +12,7 @@ from engine.compute.kernels.table import (
     Layer,
     LayerAdapter,
     LowRank,
+    Packed,
     interleaved,
 )
 from engine.compute.lora import LowRank as Part
@@ -41,10 +42,10 @@ def _layer_adapter(
     if down is not None:
         down = Part(pad(down.a, (0, inner - down.a.shape[1])), down.b)
     return LayerAdapter(
-        qkv=_packed(kernels, _joined(qkv, sizes)),
-        out=_packed(kernels, parts.get(f"{path}.self_attn.o_proj")),
-        gate_up=_packed(kernels, joined),
-        down=_packed(kernels, down),
+        qkv=_packed(kernels, _joined(qkv, sizes), layer.qkv),
+        out=_packed(kernels, parts.get(f"{path}.self_attn.o_proj"), layer.out),
+        gate_up=_packed(kernels, joined, layer.gate_up),
+        down=_packed(kernels, down, layer.down),
     )
 
 
@@ -62,9 +63,5 @@ def _joined(parts: Sequence[Part | None], sizes: Sequence[int]) -> Part | None:
     return Part(torch.cat([part.a for part in given]), torch.block_diag(*blocks))
 
 
-def _packed(kernels: Kernels, part: Part | None) -> LowRank | None:
-    """Pack both halves, of an even rank."""
-    if part is None:
-        return None
-    odd = len(part.a) % 2
-    return LowRank(kernels.pack(pad(part.a, (0, 0, 0, odd))), kernels.pack(pad(part.b, (0, odd))))
+def _packed(kernels: Kernels, part: Part | None, beside: Packed) -> LowRank | None:
+    return None if part is None else kernels.low_rank(part.a, part.b, beside)

@@ -1,4 +1,4 @@
-"""Load-time rewrites of linear layers: weights packed for the CPU, projections of one input joined.
+"""Load-time rewrite of linear layers: weights packed for the CPU, projections of one input joined.
 
 Which linears share an input is observed in one forward pass, so no family is known by name. Knows
 nothing of attention or rows.
@@ -11,29 +11,12 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-Multiply = Callable[[Tensor], Tensor]
-
-
-def can_pack() -> bool:
-    """Tell whether this CPU multiplies packed bfloat16 weights, by trying it once.
-
-    The operators are private to torch, though TorchInductor is built on them, so they are compared
-    with the public product before they are trusted.
-    """
-    try:
-        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            return False
-        x = torch.randn(4, 64, dtype=torch.bfloat16)
-        weight = torch.randn(32, 64, dtype=torch.bfloat16)
-        return torch.allclose(_packed(weight, None)(x), linear(x, weight), rtol=0.05, atol=0.5)
-    except (AttributeError, RuntimeError):
-        return False
+from engine.compute.products import Make, Product
 
 
-def rewrite_linears(model: nn.Module, forward: Callable[[], object], *, is_packed: bool) -> int:
-    """Join and pack the linears that a forward pass calls; return how many were joined.
+def rewrite_linears(model: nn.Module, forward: Callable[[], object], make: Make) -> int:
+    """Join the linears that a forward pass calls, as products made anew; return how many.
 
     `forward` runs the model once on a few tokens. Works module by module, so that at most one
     weight exists twice; a tied head becomes a copy of its own, since the table is looked up plain.
@@ -42,9 +25,9 @@ def rewrite_linears(model: nn.Module, forward: Callable[[], object], *, is_packe
     num_joined = 0
     while groups:
         names = groups.pop()
-        joined = Joined([_linear(model, name) for name in names], is_packed=is_packed)
+        joined = Joined([_linear(model, name) for name in names], make)
         for position, name in enumerate(names):
-            _replace(model, name, Slice(joined, position))
+            replace(model, name, Slice(joined, position))
         num_joined += len(names) if len(names) > 1 else 0
     return num_joined
 
@@ -52,11 +35,11 @@ def rewrite_linears(model: nn.Module, forward: Callable[[], object], *, is_packe
 class Joined:
     """One product for all linears that share an input; keeps the result until the last took it."""
 
-    def __init__(self, members: list[nn.Linear], *, is_packed: bool) -> None:
+    def __init__(self, members: list[nn.Linear], make: Make) -> None:
         self._sizes = [member.out_features for member in members]
         weight = torch.cat([m.weight.detach() for m in members]) if members[1:] else None
-        self._multiply = _multiplier(
-            members[0].weight.detach() if weight is None else weight, _bias(members), is_packed
+        self._multiply: Product = make(
+            members[0].weight.detach() if weight is None else weight, _bias(members)
         )
         self._input: Tensor | None = None
         self._outputs: tuple[Tensor, ...] = ()
@@ -130,17 +113,7 @@ def _bias(members: list[nn.Linear]) -> Tensor | None:
     return torch.cat(biases) if biases else None
 
 
-def _multiplier(weight: Tensor, bias: Tensor | None, is_packed: bool) -> Multiply:
-    return _packed(weight, bias) if is_packed else lambda x: linear(x, weight, bias)
-
-
-def _packed(weight: Tensor, bias: Tensor | None) -> Multiply:
-    """Pack for oneDNN once; one packing serves every number of rows."""
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, 16)
-    product = torch.ops.mkldnn._linear_pointwise.default
-    return lambda x: product(x, packed, bias, "none", [], "")
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module where another one stood."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

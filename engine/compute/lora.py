@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
 from engine.config import AdapterSource
@@ -48,7 +49,7 @@ class LowRank(NamedTuple):
     """What is added to a linear: `(x a^T) b^T`."""
 
     a: Tensor
-    """`[rank, in]`"""
+    """`[rank, in]`, the rank filled up to an even one, as kernels want it."""
     b: Tensor
     """`[out, rank]`, times the adapter's scale."""
 
@@ -104,8 +105,9 @@ class _Pair(NamedTuple):
     scale: float = 1.0
 
     def to(self, dtype: torch.dtype, device: torch.device) -> LowRank:
-        b = self.b.float() * self.scale
-        return LowRank(self.a.to(device, dtype).contiguous(), b.to(device, dtype).contiguous())
+        odd = len(self.a) % 2
+        a, b = pad(self.a, (0, 0, 0, odd)), pad(self.b.float() * self.scale, (0, odd))
+        return LowRank(a.to(device, dtype).contiguous(), b.to(device, dtype).contiguous())
 
 
 def _file(source: AdapterSource, name: str, cache_dir: Path | None) -> Path:

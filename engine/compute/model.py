@@ -18,13 +18,18 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
 from engine.compute.adapted import Adaptation, added
-from engine.compute.attention import Context, PagedAttention
+from engine.compute.attention import PagedAttention
 from engine.compute.decoder import Decoder, Trace, matches, take_over
+from engine.compute.gates import rewrite_gates
+from engine.compute.kernels.onednn import can_pack
 from engine.compute.kernels.table import AdapterTokens, Kernels
 from engine.compute.kv_cache import KVCache, LayerShape
-from engine.compute.linears import can_pack, rewrite_linears
+from engine.compute.linears import rewrite_linears
 from engine.compute.logits import Logits
 from engine.compute.lora import Adapter, read_adapter
+from engine.compute.norms import rewrite_norms
+from engine.compute.plan import Context
+from engine.compute.products import best_products
 from engine.config import EngineConfig
 from engine.errors import LoadError
 
@@ -42,6 +47,10 @@ _INT8_TOLERANCE = 0.15
 _CHECK_LENGTHS = (11, 5, 8)
 _CHECK_CHUNKS = ((0, 6), (6, 10), (10, 11))
 """Steps of the check: the first rows' tokens come in these pieces, the last of one token."""
+
+
+class KernelsDiffer(LoadError):
+    """With kernels in it a model gives something else than the library's modules gave."""
 
 
 class Model:
@@ -134,9 +143,9 @@ class Model:
         if self._decoder is None and self._is_int8:
             raise _refuse(self._module, _NO_INT8)
         if self._decoder is None:
-            self._rewrite_linears(prompts[0])
-        if adapters:
-            self._adapt(adapters)
+            self._rewrite(prompts[0], adapters)
+        else:
+            self._decoder.adapt(adapters)
         self._check_ragged(prompts, expected)
         for number, logits in enumerate(adapted):
             self._check_adapter(number, prompts, [logits, *expected[1:]])
@@ -166,22 +175,28 @@ class Model:
             is_int8=self._is_int8,
         )
 
-    def _rewrite_linears(self, prompt: Tensor) -> None:
+    def _rewrite(self, prompt: Tensor, adapters: Sequence[Adapter]) -> None:
+        """Let kernels take the place of modules whose work they do, and put adapters in."""
         self.attention.detach()
-        is_packed = self.device.type == "cpu" and self.dtype is torch.bfloat16 and can_pack()
-        num_joined = rewrite_linears(self._module, lambda: self._alone(prompt), is_packed=is_packed)
-        logger.info("joined %d projections, weights packed: %s", num_joined, is_packed)
+        kernels = self._kernels
+        kept = {name for adapter in adapters for name in adapter.parts}
+        num_norms = 0 if kernels is None else rewrite_norms(self._module, kernels)
+        num_gates = 0 if kernels is None else rewrite_gates(self._module, kernels, kept)
+        make = best_products(kernels, self.device, self.dtype)
+        num_joined = rewrite_linears(self._module, lambda: self._alone(prompt), make)
+        if adapters:
+            self._adaptation = Adaptation(self._module, adapters, make)
+        logger.info(
+            "joined %d projections, fused %d norms and %d gated feed-forwards",
+            num_joined,
+            num_norms,
+            num_gates,
+        )
 
     def _with_adapter(self, adapter: Adapter, prompt: Tensor) -> Tensor:
         """Ask the library's own modules what they give with an adapter."""
         with added(self._module, adapter):
             return self._alone(prompt)
-
-    def _adapt(self, adapters: Sequence[Adapter]) -> None:
-        if self._decoder is not None:
-            self._decoder.adapt(adapters)
-        else:
-            self._adaptation = Adaptation(self._module, adapters)
 
     def _check_calls(self, text_config: Any) -> None:
         attention, module = self.attention, self._module
@@ -216,10 +231,12 @@ class Model:
             ragged = torch.cat([step[i] for step in got if i in step])
             error = _difference(ragged, alone)
             if not error <= self._tolerance:
+                kind = LoadError if self._kernels is None else KernelsDiffer
                 raise _refuse(
                     self._module,
                     "rows of unequal length computed together do not give what each gives alone "
                     f"(difference {error:.2g} of the largest logit)",
+                    kind,
                 )
 
     def _check_adapter(
@@ -233,7 +250,8 @@ class Model:
         got = self._ragged_step(list(enumerate(prompts)), 0, [own])
         errors = [_difference(logits, expected[i]) for i, logits in got]
         if not all(error <= 2 * self._tolerance for error in errors):
-            raise LoadError(
+            kind = LoadError if self._kernels is None else KernelsDiffer
+            raise kind(
                 f"lora_adapters: cannot serve {self.adapters[number]}: with it the model does not "
                 f"give what the library gives (difference {max(errors):.2g} of the largest logit)"
             )
@@ -378,5 +396,5 @@ def _parameters(module: Any) -> set[str]:
     return set(inspect.signature(module.forward).parameters)
 
 
-def _refuse(module: Any, reason: str) -> LoadError:
-    return LoadError(f"{type(module).__name__} cannot be served: {reason}")
+def _refuse(module: Any, reason: str, kind: type[LoadError] = LoadError) -> LoadError:
+    return kind(f"{type(module).__name__} cannot be served: {reason}")

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.batch import Batch, Join, RowOutput, RowWork, Sampled, StepOutput
-from engine.compute.attention import Context
 from engine.compute.grammar import Constraint
 from engine.compute.kernels.table import AdapterTokens
 from engine.compute.kv_cache import KVCache
 from engine.compute.logits import Logits
 from engine.compute.model import Model
+from engine.compute.plan import Context
 from engine.compute.sampler import Sampler, SampleResult, SamplerRow
 from engine.matchers import Matchers
 

@@ -100,9 +100,10 @@ def test_rows_of_one_batch_are_answered_as_by_the_merged_models(llama):
     assert [a == b for a, b in zip(expected, base, strict=True)] == [True, False, False] * 3
 
 
+@pytest.mark.parametrize("kernels", [None, Reference(torch.float32)], ids=["plain", "kernels"])
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"qwen2"}))
-def test_every_family_is_adapted(family, tmp_path):
-    model, expected, _ = make_model(family, tmp_path)
+def test_every_family_is_adapted(family, kernels, tmp_path):
+    model, expected, _ = make_model(family, tmp_path, kernels=kernels)
     assert mixed(make_bench(model)) == expected
 
 

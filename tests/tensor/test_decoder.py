@@ -16,7 +16,8 @@ from tiny_models import (
 from torch import nn
 
 from engine.compute import model as model_file
-from engine.compute.kernels.native import load_native
+from engine.compute.kernels.native import Native, find_native
+from engine.compute.kernels.onednn import OneDnn
 from engine.compute.kernels.reference import Reference
 from engine.errors import LoadError
 
@@ -93,10 +94,24 @@ def test_in_bfloat16_a_batch_gives_each_row_what_it_gets_alone(wide):
     assert small.scheduler.num_preempted
 
 
+def test_the_librarys_products_give_what_ours_give(tmp_path):
+    path = save_model("qwen2", WIDE, tmp_path / "wide")
+    models = [
+        load_tiny(path, dtype="bfloat16", kernels=native_kernels(kind)) for kind in (Native, OneDnn)
+    ]
+    assert all(model._decoder is not None for model in models)
+    ours, theirs = (make_bench(model, block_size=32, num_blocks=64) for model in models)
+    answers = [bench.generate(random_prompts(3, [40]))[0] for bench in (ours, theirs)]
+    logits = [bench.runner._model._decoder._room.values[0] for bench in (ours, theirs)]
+    assert answers[0] == answers[1]
+    assert (logits[0] - logits[1]).norm() < 0.02 * logits[0].norm()
+    assert not torch.equal(*logits)
+
+
 def test_without_a_kernel_for_its_heads_the_modules_run(tmp_path, caplog, wide):
     path = save_tiny_model("qwen2", tmp_path)  # heads of 8
     with caplog.at_level(logging.INFO, "engine.compute.decoder"):
-        model = load_tiny(path, dtype="bfloat16", kernels=load_native())
+        model = load_tiny(path, dtype="bfloat16", kernels=Native(find_native()))
     assert model._decoder is None
     assert "the library's modules run: kernels attend plainly, over heads and blocks" in caplog.text
 
@@ -104,7 +119,7 @@ def test_without_a_kernel_for_its_heads_the_modules_run(tmp_path, caplog, wide):
 def test_the_modules_of_another_family_attend_by_the_kernel(tmp_path, wide):
     settings = {**FAMILIES["olmo2"][1], "hidden_size": 128, "dtype": "bfloat16"}
     path = save_model("olmo2", settings, tmp_path / "olmo2")
-    model = load_tiny(path, dtype="bfloat16", kernels=load_native())
+    model = load_tiny(path, dtype="bfloat16", kernels=Native(find_native()))
     assert model._decoder is None
     bench = make_bench(model, block_size=32, num_blocks=64)
     assert model.attention.has_kernel

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tiny_models import load_tiny, make_bench, native_kernels
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.compute.attention import Context
 from engine.compute.kv_cache import KVCache
+from engine.compute.plan import Context
 
 DEMO = Path(__file__).parents[2] / "engine" / "demo"
 MAX_BYTES = 8_000_000

@@ -1,6 +1,7 @@
 """Greedy ids equal transformers' own `generate` in float32, however a family's rows are batched.
 
-Where a decoder of ours takes a family over, that holds of both: modules and decoder.
+So they do where kernels stand in: in a decoder of ours that takes a family over, or for norms,
+gates and products among the library's modules.
 """
 
 import pytest
@@ -17,23 +18,23 @@ from tiny_models import (
 from engine.compute.kernels.reference import Reference
 
 DECODED = ("llama", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2", "qwen3")
-CASES = [*((family, False) for family in sorted(FAMILIES)), *((family, True) for family in DECODED)]
+CASES = [(family, has_kernels) for family in sorted(FAMILIES) for has_kernels in (False, True)]
 LENGTHS = [5, 1, 19, 40, 12, 27]
 NUM_NEW = 24
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0] + " decoded" * case[1])
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0] + " by kernels" * case[1])
 def family(request, tmp_path_factory):
     """A model, prompts, and transformers' answers; of a seed whose answers tell tokens apart."""
-    name, is_decoded = request.param
-    kernels = Reference(torch.float32) if is_decoded else None
+    name, has_kernels = request.param
+    kernels = Reference(torch.float32) if has_kernels else None
     prompts = random_prompts(1, LENGTHS)
     for seed in range(20):
         path = save_tiny_model(name, tmp_path_factory.mktemp("models"), seed)
         expected = reference_ids(path, prompts, NUM_NEW)
         if is_telling(expected):
             model = load_tiny(path, kernels=kernels)
-            assert (model._decoder is not None) == is_decoded
+            assert (model._decoder is not None) == (has_kernels and name in DECODED)
             return model, prompts, expected
     raise AssertionError(f"no seed makes {name} say eight different tokens")
 

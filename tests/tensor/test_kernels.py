@@ -8,6 +8,7 @@ import torch
 from tiny_models import native_kernels
 
 from engine.compute.kernels.native import KernelsMissing, Native
+from engine.compute.kernels.onednn import OneDnn, is_faster
 from engine.compute.kernels.reference import Reference
 from engine.compute.kernels.table import (
     AdapterTokens,
@@ -15,7 +16,6 @@ from engine.compute.kernels.table import (
     Heads,
     Layer,
     LayerAdapter,
-    LowRank,
     Paged,
     Turns,
     interleaved,
@@ -26,9 +26,9 @@ TOLERANCE = 0.008
 """Two roundings to bfloat16."""
 
 
-@pytest.fixture(scope="module")
-def native():
-    return native_kernels()
+@pytest.fixture(scope="module", params=[Native, OneDnn])
+def native(request):
+    return native_kernels(request.param)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def _seeded():
 )
 def test_a_product_is_the_references(native, reference, num_rows, n, k, has_bias, epilogue):
     x, weight, bias = random(num_rows, k), random(n, k), random(n) if has_bias else None
-    width = n // 2 if epilogue is Epilogue.SILU_MUL else n
+    width = n // 2 if epilogue.is_gated else n
     before = random(num_rows, width)
     got = before.clone()
     native.linear(x, native.pack(weight, bias), got, epilogue)
@@ -102,7 +102,7 @@ def test_a_product_of_8_bits_is_that_of_the_rounded_numbers(
     native, reference, num_rows, n, k, has_bias, epilogue
 ):
     x, weight, bias = random(num_rows, k), random(n, k), random(n) if has_bias else None
-    before = random(num_rows, n // 2 if epilogue is Epilogue.SILU_MUL else n)
+    before = random(num_rows, n // 2 if epilogue.is_gated else n)
     before[0, 0] = 0.0
     got = before.clone()
     native.linear(x, native.pack(weight, bias, is_int8=True), got, epilogue)
@@ -176,11 +176,12 @@ def test_gate_and_factor_are_interleaved_by_groups():
 
 
 @pytest.mark.parametrize("shape", [(1, 16), (3, 33), (20, 896), (2, 4097)])
-def test_a_norm_is_the_references(native, reference, shape):
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_a_norm_is_the_references(native, reference, shape, offset):
     x, weight = random(*shape), random(shape[1])
     got, expected = random(*shape), torch.empty(shape)
-    native.rms_norm(x, weight, 1e-6, got)
-    reference.rms_norm(x.float(), weight.float(), 1e-6, expected)
+    native.rms_norm(x, weight, 1e-6, got, offset)
+    reference.rms_norm(x.float(), weight.float(), 1e-6, expected, offset)
     assert_near(got, expected)
 
 
@@ -339,7 +340,10 @@ def test_layers_with_adapters_are_the_references_and_each_token_is_by_itself(nat
         layer = Layer(norm, qkv, None, None, None, 32**-0.5, out, norm, gate_up, down)
         adapters = []
         for own in pairs:
-            parts = [LowRank(kernels.pack(a), kernels.pack(b)) for a, b in own]
+            beside = (qkv, out, gate_up, down)
+            parts = [
+                kernels.low_rank(*pair, weight) for pair, weight in zip(own, beside, strict=False)
+            ]
             adapters.append([LayerAdapter(*parts, *[None] * (4 - len(parts)))])
         caches = [[cache] for cache in caches_of(kernels, 2, num_blocks, 32, 32)]
         y = x.clone()
@@ -357,14 +361,15 @@ def test_layers_with_adapters_are_the_references_and_each_token_is_by_itself(nat
     assert difference < tolerance * (expected.float() - x.float()).norm()
 
 
-def test_adapters_that_do_not_fit_are_refused(native):
+def test_adapters_that_do_not_fit_are_refused():
+    native = native_kernels()
     k, heads = random(1, 1, 32, 32), Heads(1, 1, 32)
     qkv, square = native.pack(random(96, 32)), native.pack(random(32, 32))
     gate_up, norm = native.pack(random(64, 32)), random(32)
     layer = Layer(norm, qkv, None, None, None, 1.0, square, norm, gate_up, square)
 
     def join(rank, width):
-        part = LowRank(native.pack(random(rank, 32)), native.pack(random(width, rank + rank % 2)))
+        part = native.low_rank(random(rank, 32), random(width, rank + rank % 2), qkv)
         adapter = LayerAdapter(part, None, None, None)
         return native.decoder(heads, 1e-6, [layer], [k], [k], [[adapter]])
 
@@ -474,13 +479,13 @@ def test_a_library_that_is_none_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("version", "missing", "reason"),
     [
-        (5, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
+        (6, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
         (0, "nullptr", "another version's: install again"),
     ],
 )
 def test_a_library_that_cannot_run_here_is_told(tmp_path, version, missing, reason, native):
     names = "greedy mask pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
-    names += " attend attend_can attend_scratch decode"
+    names += " has_amx attend attend_can attend_scratch decode"
     lines = [f"void millrace_{name}() {{}}" for name in names.split()]
     lines += [f"long millrace_version() {{ return {version}; }}"]
     lines += [f"const char* millrace_missing() {{ return {missing}; }}"]
@@ -490,3 +495,17 @@ def test_a_library_that_cannot_run_here_is_told(tmp_path, version, missing, reas
     assert CDLL(str(library)).millrace_version() == version
     with pytest.raises(KernelsMissing, match=reason):
         Native(library)
+
+
+class _Slow(Native):
+    """Takes ten times as long."""
+
+    def linear(self, x, weight, out, epilogue=Epilogue.STORE):
+        for _ in range(10):
+            super().linear(x, weight, out, epilogue)
+
+
+def test_the_faster_products_are_known():
+    kernels, slow = native_kernels(), native_kernels(_Slow)
+    assert is_faster(kernels, slow, num_rows=(1, 16))
+    assert not is_faster(slow, kernels, num_rows=(1, 16))

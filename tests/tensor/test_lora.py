@@ -206,7 +206,7 @@ def test_a_way_through_the_model_that_forgets_the_adapter_is_found_at_load(
     kernels, base, adapter, monkeypatch
 ):
     monkeypatch.setattr("engine.compute.adapted._Adapted.forward", lambda own, x: own._linear(x))
-    monkeypatch.setattr("engine.compute.kernels.reference._add_low_rank", lambda *args: None)
+    monkeypatch.setattr("engine.compute.kernels.loop.Loop._add_low_rank", lambda *args: None)
     with pytest.raises(LoadError, match=r"cannot serve mine: with it the model does not give what"):
         load_tiny(base, lora_adapters=(adapter,), kernels=kernels)
 

@@ -15,8 +15,10 @@ from tiny_models import (
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from engine.compute.linears import Slice, can_pack, rewrite_linears
+from engine.compute.kernels.onednn import can_pack
+from engine.compute.linears import Slice, rewrite_linears
 from engine.compute.model import Model
+from engine.compute.products import best_products, plain_product
 from engine.config import EngineConfig
 from engine.errors import LoadError
 
@@ -60,8 +62,8 @@ def test_joined_and_packed_linears_give_what_the_plain_ones_give(dtype, tmp_path
     ids = torch.arange(20)[None]
     with torch.inference_mode():
         expected = model(ids).logits.float()
-        is_packed = dtype is torch.bfloat16 and can_pack()
-        num_joined = rewrite_linears(model, lambda: model(ids), is_packed=is_packed)
+        make = best_products(None, torch.device("cpu"), dtype)
+        num_joined = rewrite_linears(model, lambda: model(ids), make)
         got = model(ids).logits.float()
     assert num_joined == 2 * 5  # q, k, v and gate, up in each of two layers
     assert not any(type(module) is nn.Linear for module in model.modules())
@@ -74,7 +76,7 @@ def test_a_joined_product_keeps_no_input_after_its_last_slice(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     ids = torch.arange(5)[None]
     with torch.inference_mode():
-        rewrite_linears(model, lambda: model(ids), is_packed=False)
+        rewrite_linears(model, lambda: model(ids), plain_product)
         model(ids)
     slices = [module for module in model.modules() if isinstance(module, Slice)]
     assert len(slices) == 2 * 7 + 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import load_tiny, make_bench, random_prompts, run, save_tiny_model
 
-from engine.compute.attention import Context
+from engine.compute.plan import Context
 from engine.outputs import FinishReason
 from engine.sampling_params import LogprobsMode
 

@@ -16,6 +16,14 @@ def check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.bfl
         )
 
 
+def check_width(weight: Tensor, *, is_int8: bool) -> None:
+    """Refuse a weight `[out, in]` that no kernel takes."""
+    n, k = weight.shape
+    if k % (4 if is_int8 else 2):
+        multiple = "a multiple of four" if is_int8 else "even"
+        raise ValueError(f"a kernel wants weights whose width is {multiple}. Given: {[n, k]}")
+
+
 def check_logits(logits: Logits, num_rows: int, width: int) -> Tensor:
     """Check both tensors; return the second."""
     check(logits.values, (num_rows, width), torch.float32)

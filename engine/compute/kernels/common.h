@@ -71,3 +71,11 @@ INLINE __m512 silu(__m512 x) {
   const __m512 one = _mm512_set1_ps(1.f);
   return _mm512_div_ps(x, _mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), x))));
 }
+
+// The approximation by tanh (Hendrycks and Gimpel), as Gemma has it: x sigmoid(2 u).
+INLINE __m512 gelu(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.f), cubic = _mm512_set1_ps(-2.f * 0.7978845608f * 0.044715f);
+  const __m512 slope =
+      _mm512_fmadd_ps(_mm512_mul_ps(x, x), cubic, _mm512_set1_ps(-2.f * 0.7978845608f));
+  return _mm512_div_ps(x, _mm512_add_ps(one, exp16(_mm512_mul_ps(x, slope))));
+}

@@ -73,7 +73,7 @@ FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* s
   const int64_t t = s.num_tokens;
   for (int64_t i = 0; i < m.num_layers; ++i) {
     const Layer* l = layers + i;
-    millrace_rms_norm(s.x, t, m.hidden, l->norm, m.epsilon, s.y);
+    millrace_rms_norm(s.x, t, m.hidden, l->norm, 0, m.epsilon, s.y);
     multiply(s.y, s, l->qkv, s.qkv, STORE);
     adapt(s, i, &LayerAdapter::qkv, s.y, l->qkv, s.qkv);
     millrace_rope_write(s.qkv, t, m.num_heads, m.num_kv_heads, m.dim, l->q_norm, l->k_norm,
@@ -84,7 +84,7 @@ FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* s
                     l->window, l->scale, s.scratch, s.attended);
     multiply(s.attended, s, l->out, s.x, ADD);
     adapt(s, i, &LayerAdapter::out, s.attended, l->out, s.x);
-    millrace_rms_norm(s.x, t, m.hidden, l->mlp_norm, m.epsilon, s.y);
+    millrace_rms_norm(s.x, t, m.hidden, l->mlp_norm, 0, m.epsilon, s.y);
     multiply_gate(s, i, l->gate_up);
     multiply(s.h, s, l->down, s.x, ADD);
     adapt(s, i, &LayerAdapter::down, s.h, l->down, s.x);

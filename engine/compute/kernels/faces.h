@@ -4,9 +4,9 @@
 
 #include "common.h"
 
-// What becomes of a product: stored, added to what is there, silu(gate) * factor of interleaved
-// columns, stored as float beside the largest of each panel, stored as float.
-enum Epilogue { STORE, ADD, SILU_MUL, LOGITS, FLOATS };
+// What becomes of a product: stored, added to what is there, silu(gate) or gelu(gate) * factor of
+// interleaved columns, stored as float beside the largest of each panel, stored as float.
+enum Epilogue { STORE, ADD, SILU_MUL, GELU_MUL, LOGITS, FLOATS };
 
 FACE void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed);
 
@@ -23,8 +23,8 @@ FACE void millrace_linear_int8(const bf16* x, int64_t m, int64_t k, const uint8_
                                const float* scales, const bf16* bias, int64_t n, void* y,
                                float* tops, int64_t epilogue, char* room);
 
-FACE void millrace_rms_norm(const bf16* x, int64_t m, int64_t n, const bf16* w, float epsilon,
-                            bf16* y);
+FACE void millrace_rms_norm(const bf16* x, int64_t m, int64_t n, const bf16* w, float offset,
+                            float epsilon, bf16* y);
 
 FACE void millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t num_kv_heads,
                               int64_t dim, const bf16* q_norm, const bf16* k_norm, float epsilon,

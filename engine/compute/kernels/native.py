@@ -16,16 +16,19 @@ from engine.compute.kernels.checks import (
     check_logits,
     check_paged,
     check_turns,
+    check_width,
 )
 from engine.compute.kernels.library import Library, pointer
 from engine.compute.kernels.native_layers import NativeLayers
 from engine.compute.kernels.rooms import Rooms
 from engine.compute.kernels.table import (
     Choice,
+    DecoderLayers,
     Epilogue,
     Heads,
     Layer,
     LayerAdapter,
+    LowRank,
     Packed,
     Paged,
     Turns,
@@ -33,9 +36,9 @@ from engine.compute.kernels.table import (
 from engine.compute.logits import Logits
 from engine.errors import EngineError
 
-_VERSION = 5
+_VERSION = 6
 _PANEL = 32
-_LOGITS = 3
+LOGITS = 4
 """The epilogue that is no Epilogue, since it writes two tensors."""
 _PLACES = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
 _BFLOAT16 = torch.bfloat16
@@ -63,15 +66,18 @@ class Native:
             raise KernelsMissing(f"this processor has no {missing.decode()}")
         self._rooms = Rooms(self._library)
 
+    @property
+    def has_amx(self) -> bool:
+        """Tell whether this processor has matrix units, which these kernels do not use."""
+        return bool(self._library.has_amx())
+
     def pack(self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool = False) -> Packed:
         """Lay out a weight `[out, in]` for `linear`, of an even width.
 
         With `is_int8` it is quantised, and its width a multiple of four.
         """
         n, k = weight.shape
-        if k % (4 if is_int8 else 2):
-            multiple = "a multiple of four" if is_int8 else "even"
-            raise ValueError(f"a kernel wants weights whose width is {multiple}. Given: {[n, k]}")
+        check_width(weight, is_int8=is_int8)
         weight = weight.to(_BFLOAT16).contiguous()
         bias = None if bias is None else bias.to(_BFLOAT16).contiguous()
         dtype, scales = (torch.uint8, torch.empty(n)) if is_int8 else (_BFLOAT16, None)
@@ -83,18 +89,22 @@ class Native:
             self._library.pack_int8(weight.data_ptr(), n, k, *pointers)
         return Packed(packed, bias, n, k, scales)
 
+    def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
+        """Lay out both halves of what is added beside a weight."""
+        return LowRank(self.pack(a), self.pack(b))
+
     def linear(
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
     ) -> None:
         """Multiply `x [rows, in]` into `out [rows, out]`, which the epilogue says how to change."""
-        width = weight.n // 2 if epilogue is Epilogue.SILU_MUL else weight.n
+        width = weight.n // 2 if epilogue.is_gated else weight.n
         check(out, (len(x), width))
-        self._multiply(x, weight, out, None, epilogue.value)
+        self._multiply(x, weight, out, None, epilogue)
 
     def logits(self, x: Tensor, weight: Packed, out: Logits) -> None:
         """Multiply `x [rows, in]` into `out`, for as many rows."""
         check_logits(out, len(x), weight.n)
-        self._multiply(x, weight, out.values, out.tops, _LOGITS)
+        self._multiply(x, weight, out.values, out.tops, LOGITS)
 
     def _multiply(
         self, x: Tensor, weight: Packed, out: Tensor, tops: Tensor | None, epilogue: int
@@ -109,14 +119,16 @@ class Native:
             room = self._rooms.int8(num_rows, k)
             self._library.linear_int8(*given, weight.scales.data_ptr(), *rest, room)
 
-    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
+    def rms_norm(
+        self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor, offset: float = 0.0
+    ) -> None:
         """Normalise each row of `x [rows, width]` into `out`, which may be `x`."""
         num_rows, width = x.shape
         check(x, (num_rows, width))
         check(out, (num_rows, width))
         check(weight, (width,))
         self._library.rms_norm(
-            x.data_ptr(), num_rows, width, weight.data_ptr(), epsilon, out.data_ptr()
+            x.data_ptr(), num_rows, width, weight.data_ptr(), offset, epsilon, out.data_ptr()
         )
 
     def rope_write(
@@ -253,14 +265,14 @@ class Native:
         k: Sequence[Tensor],
         v: Sequence[Tensor],
         adapters: Sequence[Sequence[LayerAdapter]] = (),
-    ) -> NativeLayers:
+    ) -> DecoderLayers:
         """Join layers to a cache."""
         return NativeLayers(self._library, self._rooms, heads, epsilon, layers, k, v, adapters)
 
 
-def load_native() -> Native:
-    """Open the kernels that were built when this was installed; raises KernelsMissing."""
+def find_native() -> Path:
+    """Find the library that was built when this was installed; raises KernelsMissing."""
     path = next((place for place in _PLACES if place.exists()), None)
     if path is None:
         raise KernelsMissing("they were not built: there was no C++ compiler at install")
-    return Native(path)
+    return path

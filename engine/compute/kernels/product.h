@@ -55,9 +55,10 @@ INLINE void finish(const Out& out, int64_t r, int64_t column, __m512 low, __m512
     float* y = (float*)out.row(r) + column;
     _mm512_mask_storeu_ps(y, m0, low);
     _mm512_mask_storeu_ps(y + 16, m1, high);
-  } else if (EPILOGUE == SILU_MUL) {  // sixteen columns of the gate, then sixteen to multiply
+  } else if (EPILOGUE == SILU_MUL || EPILOGUE == GELU_MUL) {  // 16 of the gate, then 16 to multiply
     bf16* y = (bf16*)out.row(r) + column / 2;
-    store(y, _mm512_mul_ps(silu(low), high), tail(left / 2));
+    const __m512 gate = EPILOGUE == SILU_MUL ? silu(low) : gelu(low);
+    store(y, _mm512_mul_ps(gate, high), tail(left / 2));
   } else {
     bf16* y = (bf16*)out.row(r) + column;
     if (EPILOGUE == ADD) {
@@ -118,6 +119,7 @@ static void multiply_to(const Product& product, int64_t m, void* y, float* tops,
     case STORE: return multiply_panels<Product, STORE>(product, m, Out{to, n * 2, tops, n});
     case ADD: return multiply_panels<Product, ADD>(product, m, Out{to, n * 2, tops, n});
     case SILU_MUL: return multiply_panels<Product, SILU_MUL>(product, m, Out{to, n, tops, n});
+    case GELU_MUL: return multiply_panels<Product, GELU_MUL>(product, m, Out{to, n, tops, n});
     case LOGITS: return multiply_panels<Product, LOGITS>(product, m, Out{to, n * 4, tops, n});
     case FLOATS: return multiply_panels<Product, FLOATS>(product, m, Out{to, n * 4, tops, n});
   }

@@ -1,15 +1,14 @@
 """reference: the kernels in plain torch, for any type; what the C++ is tested against."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, pad, scaled_dot_product_attention
 
+from engine.compute.kernels.epilogues import finish
+from engine.compute.kernels.loop import Loop
 from engine.compute.kernels.table import (
-    LANES,
-    AdapterTokens,
     Choice,
     Epilogue,
     Heads,
@@ -37,21 +36,21 @@ class Reference:
             weight = rounded.to(weight.dtype)
         return Packed(weight, bias, *weight.shape)
 
+    def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
+        """Lay out both halves of what is added beside a weight."""
+        return LowRank(self.pack(a), self.pack(b))
+
     def linear(
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
     ) -> None:
         """Multiply `x [rows, in]` into `out [rows, out]`, which the epilogue says how to change."""
-        y = linear(x, weight.data, weight.bias)
-        if epilogue is Epilogue.ADD:
-            out += y
-        elif epilogue is Epilogue.SILU_MUL:
-            out.copy_(_silu_mul(y))
-        else:
-            out.copy_(y)
+        finish(linear(x, weight.data, weight.bias), out, epilogue)
 
-    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
+    def rms_norm(
+        self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor, offset: float = 0.0
+    ) -> None:
         """Normalise each row of `x [rows, width]` into `out`, which may be `x`."""
-        out.copy_(_normalised(x, weight, epsilon))
+        out.copy_(_normalised(x, weight, epsilon, offset))
 
     def rope_write(
         self,
@@ -112,12 +111,12 @@ class Reference:
     def logits(self, x: Tensor, weight: Packed, out: Logits) -> None:
         """Multiply `x [rows, in]` into `out`, for as many rows."""
         out.values.copy_(linear(x, weight.data, weight.bias))
-        _note_tops(out)
+        note_tops(out)
 
     def mask(self, row: Tensor, mask: Tensor, out: Logits) -> None:
         """Copy a row of logits, which may be `out`'s own, without what the mask forbids."""
         out.values[0] = row.masked_fill(forbidden(mask, len(row)), -torch.inf)
-        _note_tops(out)
+        note_tops(out)
 
     def greedy(self, logits: Logits, rows: Sequence[int], *, is_shown: bool) -> list[Choice]:
         """Choose the best of some rows of logits, with its logprob if shown."""
@@ -135,53 +134,9 @@ class Reference:
         k: Sequence[Tensor],
         v: Sequence[Tensor],
         adapters: Sequence[Sequence[LayerAdapter]] = (),
-    ) -> "ReferenceLayers":
+    ) -> Loop:
         """Join layers to a cache."""
-        return ReferenceLayers(self, heads, epsilon, layers, k, v, adapters)
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceLayers:
-    """The loop of decoder.cpp."""
-
-    kernels: Reference
-    heads: Heads
-    epsilon: float
-    layers: Sequence[Layer]
-    k: Sequence[Tensor]
-    v: Sequence[Tensor]
-    adapters: Sequence[Sequence[LayerAdapter]]
-
-    def add(
-        self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()
-    ) -> None:
-        """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
-        kernels, heads, num_tokens = self.kernels, self.heads, len(x)
-        y = torch.empty_like(x)
-        for place, (layer, k, v) in enumerate(zip(self.layers, self.k, self.v, strict=True)):
-            own = [(self.adapters[number][place], tokens) for number, tokens in adapted]
-            kernels.rms_norm(x, layer.norm, self.epsilon, y)
-            qkv = x.new_empty(num_tokens, layer.qkv.n)
-            kernels.linear(y, layer.qkv, qkv)
-            for adapter, tokens in own:
-                _add_low_rank(adapter.qkv, y, tokens, qkv)
-            norms = (layer.q_norm, layer.k_norm)
-            kernels.rope_write(qkv, heads, norms, self.epsilon, turns, paged, k, v)
-            queries = qkv.unflatten(1, (-1, heads.dim))[:, : heads.num_heads]
-            attended = torch.empty_like(queries)
-            kernels.attend(queries, k, v, paged, layer.window, layer.scale, attended)
-            kernels.linear(attended.flatten(1), layer.out, x, Epilogue.ADD)
-            for adapter, tokens in own:
-                _add_low_rank(adapter.out, attended.flatten(1), tokens, x)
-            kernels.rms_norm(x, layer.mlp_norm, self.epsilon, y)
-            gate_up = x.new_empty(num_tokens, layer.gate_up.n)
-            kernels.linear(y, layer.gate_up, gate_up)
-            for adapter, tokens in own:
-                _add_low_rank(adapter.gate_up, y, tokens, gate_up)
-            h = _silu_mul(gate_up)
-            kernels.linear(h, layer.down, x, Epilogue.ADD)
-            for adapter, tokens in own:
-                _add_low_rank(adapter.down, h, tokens, x)
+        return Loop(self, heads, epsilon, layers, k, v, adapters)
 
 
 def forbidden(mask: Tensor, width: int) -> Tensor:
@@ -190,24 +145,16 @@ def forbidden(mask: Tensor, width: int) -> Tensor:
     return (bits & 1 == 0).flatten()[:width]
 
 
-def _silu_mul(gate_up: Tensor) -> Tensor:
-    gate, other = gate_up.unflatten(1, (-1, 2, LANES)).unbind(2)
-    product: Tensor = silu(gate) * other
-    return product.flatten(1)
-
-
-def _add_low_rank(part: LowRank | None, x: Tensor, tokens: Tensor, y: Tensor) -> None:
-    if part is not None:
-        y[tokens] += linear(linear(x[tokens], part.a.data), part.b.data)
-
-
-def _note_tops(out: Logits) -> None:
+def note_tops(out: Logits) -> None:
+    """Fill in the largest of each panel."""
     assert out.tops is not None
     missing = -out.values.shape[1] % PANEL
     panels = pad(out.values, (0, missing), value=-torch.inf).unflatten(1, (-1, PANEL))
     torch.amax(panels, -1, out=out.tops)
 
 
-def _normalised(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def _normalised(x: Tensor, weight: Tensor, epsilon: float, offset: float = 0.0) -> Tensor:
     scaled = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + epsilon)
+    if offset:
+        return ((weight.float() + offset) * scaled).to(x.dtype)
     return weight * scaled.to(x.dtype)

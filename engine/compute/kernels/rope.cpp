@@ -33,7 +33,7 @@ FACE void millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t n
     for (int64_t h = 0; h < num_heads + num_kv_heads; ++h) {
       bf16* head = heads + h * dim;
       const bf16* norm = h < num_heads ? q_norm : k_norm;
-      if (norm != nullptr) normalise(head, dim, norm, epsilon, head);
+      if (norm != nullptr) normalise(head, dim, norm, 0, epsilon, head);
       turn(head, dim / 2, cosine + at, sine + at);
     }
     for (int64_t h = 0; h < num_kv_heads; ++h) {

@@ -1,11 +1,12 @@
 // What this build needs of a processor; compiled for any, so that asking never faults.
 
+#include <cpuid.h>
 #include <stdint.h>
 
 #define FACE extern "C" __attribute__((visibility("default")))
 
 // Changes with every change of a face: a library left over from another version is not called.
-FACE int64_t millrace_version() { return 5; }
+FACE int64_t millrace_version() { return 6; }
 
 // The first instruction set that is missing here, or null.
 FACE const char* millrace_missing() {
@@ -17,4 +18,10 @@ FACE const char* millrace_missing() {
   if (!__builtin_cpu_supports("avx512vnni")) return "AVX-512 VNNI";
   if (!__builtin_cpu_supports("avx512bf16")) return "AVX-512 BF16";
   return nullptr;
+}
+
+// Whether there are matrix units for bfloat16 (AMX), of which these kernels know nothing.
+FACE int64_t millrace_has_amx() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 22) && (d & 1u << 24);
 }

@@ -22,6 +22,13 @@ class Epilogue(IntEnum):
     """Added to what is there."""
     SILU_MUL = 2
     """The weight is `interleaved`: silu(gate) * other is stored, half as wide."""
+    GELU_MUL = 3
+    """The same with gelu, approximated by tanh."""
+
+    @property
+    def is_gated(self) -> bool:
+        """Tell whether half of the columns are a gate's."""
+        return self in (Epilogue.SILU_MUL, Epilogue.GELU_MUL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,10 @@ class Kernels(Protocol):
         """
         ...
 
+    def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
+        """Lay out `a [rank, in]` and `b [out, rank]`, to be added beside a decoder's weight."""
+        ...
+
     def linear(
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
     ) -> None:
@@ -151,8 +162,30 @@ class Kernels(Protocol):
         """Multiply `x [rows, in]` into `out`, for as many rows, with its tops."""
         ...
 
-    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
-        """Normalise each row of `x [rows, width]` into `out`, which may be `x`."""
+    def rms_norm(
+        self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor, offset: float = 0.0
+    ) -> None:
+        """Normalise each row of `x [rows, width]` into `out`, which may be `x`.
+
+        The offset is added to the weight, in float32.
+        """
+        ...
+
+    def rope_write(
+        self,
+        qkv: Tensor,
+        heads: Heads,
+        norms: tuple[Tensor | None, Tensor | None],
+        epsilon: float,
+        turns: Turns,
+        paged: Paged,
+        k: Tensor,
+        v: Tensor,
+    ) -> None:
+        """Turn `qkv [tokens, heads.width]` in place; put keys and values into a layer's cache.
+
+        `norms` are those of queries' and keys' heads, `k` and `v` as in `write`.
+        """
         ...
 
     def write(self, key: Tensor, value: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
