@@ -128,7 +128,8 @@ def _hollow_runner(limits: Limits) -> ModelRunner:
     model = SimpleNamespace(
         device=device,
         attention=attention,
-        forward=lambda ids, positions, wanted: Logits(torch.zeros(len(wanted), 1)),
+        adapters=(),
+        forward=lambda ids, positions, wanted, adapted: Logits(torch.zeros(len(wanted), 1)),
     )
     sampler = SimpleNamespace(sample=lambda logits, rows: [Sampled(33)] * len(rows))
     return ModelRunner(

@@ -2,7 +2,7 @@
 
 from engine.batch import Batch, Join, RowOutput, RowWork, Runner, Sampled, StepOutput
 from engine.chat import Chat
-from engine.config import EngineConfig, Limits, ModelInfo
+from engine.config import AdapterSource, EngineConfig, Limits, ModelInfo
 from engine.cores import usable_cores
 from engine.engine import Engine
 from engine.errors import (
@@ -36,6 +36,7 @@ from engine.stream import Burst, Taker, TokenStream
 from engine.tokenizer import TextSpan
 
 __all__ = [
+    "AdapterSource",
     "Batch",
     "Burst",
     "Chat",

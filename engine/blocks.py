@@ -8,6 +8,7 @@ Knows block numbers and token ids, not tensors. Each block is in exactly one of 
 
 A full block's content is known by its Prefix: its token ids and the prefix before it. Prefixes are
 found by a hash chain and compared by identity and ids, so a collision cannot hand out foreign keys.
+A chain starts from a Root: the same ids give other keys where an adapter computes them.
 """
 
 from array import array
@@ -16,13 +17,22 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 
 
+class Root:
+    """What an adapter's prefixes start from; the base model's start from None."""
+
+    __slots__ = ("digest",)
+
+    def __init__(self, name: str) -> None:
+        self.digest = blake2b(name.encode(), digest_size=16).digest()
+
+
 class Prefix:
     """One full block of tokens that follows its parent's; a node of the prefix tree."""
 
     __slots__ = ("block", "digest", "parent", "token_ids")
 
     def __init__(
-        self, digest: bytes, parent: "Prefix | None", token_ids: tuple[int, ...], block: int
+        self, digest: bytes, parent: "Prefix | Root | None", token_ids: tuple[int, ...], block: int
     ) -> None:
         self.digest = digest
         self.parent = parent
@@ -64,14 +74,16 @@ class BlockPool:
         """Count the blocks that nobody owns and that still hold a known prefix."""
         return len(self._unowned)
 
-    def find(self, token_ids: Sequence[int], max_tokens: int) -> list[Prefix]:
-        """Return the longest chain of known blocks that these ids begin with.
+    def find(
+        self, token_ids: Sequence[int], max_tokens: int, root: Root | None = None
+    ) -> list[Prefix]:
+        """Return the longest chain of known blocks from a root that these ids begin with.
 
         At most `max_tokens` of them; changes nothing. Own the blocks with `share` at once.
         """
         size = self.block_size
         chain: list[Prefix] = []
-        parent: Prefix | None = None
+        parent: Prefix | Root | None = root
         for end in range(size, max_tokens + 1, size):
             ids = token_ids[end - size : end]
             found = self._by_digest.get(self._digest(parent.digest if parent else b"", ids))
@@ -109,7 +121,9 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
-    def remember(self, parent: Prefix | None, token_ids: Sequence[int], block: int) -> Prefix:
+    def remember(
+        self, parent: Prefix | Root | None, token_ids: Sequence[int], block: int
+    ) -> Prefix:
         """Note that an owned block now holds these ids after `parent`'s; return its prefix.
 
         When another block is known for the same prefix, that one is returned and stays.

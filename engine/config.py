@@ -9,6 +9,17 @@ from pathlib import Path
 from engine.errors import LoadError
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterSource:
+    """A LoRA adapter to load."""
+
+    name: str
+    """What requests call it."""
+    path: str
+    """A directory, or a hub id."""
+    revision: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """What to load and how far to go; None means "find out at load"."""
@@ -19,6 +30,8 @@ class EngineConfig:
     cache_dir: Path | None = None
     """Where the hub library keeps its downloads."""
     trust_remote_code: bool = False
+    lora_adapters: tuple[AdapterSource, ...] = ()
+    """Adapters that a request may name, each of which is kept beside the weights."""
     chat_template_path: Path | None = None
     """A tokenizer_config.json whose `chat_template` replaces the model's."""
     dtype: str = "auto"
@@ -80,6 +93,7 @@ class EngineConfig:
             if value is not None and value < 1:
                 raise LoadError(f"{field} must be at least 1. Given: {value}")
         self._check_quantize()
+        self._check_adapters()
         for field in ("max_waiting", "max_drafts"):
             value = getattr(self, field)
             if value < 0:
@@ -106,6 +120,12 @@ class EngineConfig:
                 f"max_input_tokens ({self.max_input_tokens}) must be below max_total_tokens "
                 f"({self.max_total_tokens})"
             )
+
+    def _check_adapters(self) -> None:
+        names = [source.name for source in self.lora_adapters]
+        for name in names:
+            if names.count(name) > 1:
+                raise LoadError(f"lora_adapters names {name} more than once")
 
     def _check_quantize(self) -> None:
         if self.quantize not in (None, "int8"):
@@ -142,3 +162,5 @@ class ModelInfo:
     num_parameters: int
     vocab_size: int
     max_position: int
+    adapters: tuple[str, ...] = ()
+    """What the loaded adapters are called."""

@@ -25,6 +25,7 @@ from engine.errors import (
     EngineStopped,
     GenerationFailed,
     InvalidGrammar,
+    InvalidParameter,
     Overloaded,
     PromptTooLong,
     TemplateError,
@@ -156,12 +157,16 @@ class Engine:
     ) -> int:
         """Generate from these ids into the stream, under this index; return the sequence's id.
 
-        Raises PromptTooLong when it can never fit, Overloaded when there is no room now,
-        EngineStopped while draining. Whoever reads the stream closes it.
+        Raises PromptTooLong when it can never fit, InvalidParameter for an adapter that is not
+        loaded, Overloaded when there is no room now, EngineStopped while draining. Whoever reads
+        the stream closes it.
         """
         if self._is_draining or not self._is_alive:
             raise EngineStopped("the engine takes no more sequences")
         self._check_fit(prompt_ids, params)
+        if params.adapter is not None and params.adapter not in self.info.adapters:
+            message = f"`adapter` must be one that was loaded. Given: {params.adapter}"
+            raise InvalidParameter("adapter", message)
         self._num_submitted += 1
         detokenizer = Detokenizer(
             self.tokenizer, prompt_ids, params.stop, keep_stop=params.keep_stop

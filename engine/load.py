@@ -89,6 +89,7 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
         num_parameters=model.num_parameters,
         vocab_size=model.vocab_size,
         max_position=model.max_position,
+        adapters=model.adapters,
     )
     scheduler = Scheduler(limits, tokenizer, eos_token_ids, pace)
     grammars = None if matchers is None else Grammars(vocabulary, matchers)

@@ -6,7 +6,7 @@ beginning compute it once. Decides nothing else about the line; owns no blocks.
 
 from collections.abc import Iterable
 
-from engine.blocks import BlockPool, Prefix
+from engine.blocks import BlockPool, Prefix, Root
 from engine.sequence import Awaited, Sequence, State
 
 
@@ -16,17 +16,25 @@ class Prefixes:
     def __init__(self, pool: BlockPool, is_enabled: bool) -> None:
         self._pool = pool
         self._is_enabled = is_enabled
+        self._roots: dict[str, Root] = {}
 
     def may_share(self, sequence: Sequence) -> bool:
         """Tell whether known blocks may stand for a prompt's; its own logprobs need computing."""
         is_wanted = self._is_enabled and sequence.params.is_prefix_cached
         return is_wanted and not sequence.wants_prompt_logprobs
 
+    def root(self, sequence: Sequence) -> Root | None:
+        """Give what its chain of blocks starts from; adapters are as many as were loaded."""
+        adapter = sequence.params.adapter
+        if adapter is None:
+            return None
+        return self._roots.setdefault(adapter, Root(adapter))
+
     def find(self, sequence: Sequence) -> list[Prefix]:
         """Look for known blocks; at least one token is left to compute, for its logits."""
         if not self.may_share(sequence):
             return []
-        return self._pool.find(sequence.token_ids, sequence.num_tokens - 1)
+        return self._pool.find(sequence.token_ids, sequence.num_tokens - 1, self.root(sequence))
 
     def remember(self, sequence: Sequence) -> None:
         """Let others find the blocks that are full and computed by now."""
@@ -74,7 +82,12 @@ class Prefixes:
         return sequence.awaited is not None
 
     def _num_common(self, sequence: Sequence, other: Sequence) -> int:
-        """Count the tokens of the whole blocks that both begin with; one is left to compute."""
+        """Count the tokens of the whole blocks that both begin with; one is left to compute.
+
+        What another adapter computes is not the same, whatever the tokens.
+        """
+        if sequence.params.adapter != other.params.adapter:
+            return 0
         size, end = self._pool.block_size, 0
         last = min(sequence.num_tokens - 1, other.num_tokens)
         ours, theirs = sequence.token_ids, other.token_ids

@@ -67,6 +67,9 @@ class SamplingParams:
     """What the output must be. Its end ends the sequence, whatever `ignore_eos` and
     `min_new_tokens` say: nothing else may follow."""
 
+    adapter: str | None = None
+    """Which of the loaded adapters is added to the model; None: none."""
+
     is_prefix_cached: bool = True
     """Take known blocks from the prefix cache; without, the whole prompt is computed."""
 

@@ -332,7 +332,7 @@ class Scheduler:
         sequence.blocks = shared + self.pool.take(num_blocks - len(chain))
         sequence.num_computed = len(chain) * self.limits.block_size
         sequence.num_remembered = len(chain)
-        sequence.prefix = chain[-1] if chain else None
+        sequence.prefix = chain[-1] if chain else self._prefixes.root(sequence)
         if sequence.started_at is not None:
             sequence.resume(now)
             return

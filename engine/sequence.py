@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from engine.batch import RowWork
-from engine.blocks import Prefix
+from engine.blocks import Prefix, Root
 from engine.detokenizer import Detokenizer
 from engine.drafts import Drafts
 from engine.history import Mark, StepHistory
@@ -94,8 +94,8 @@ class Sequence:
         self.num_cached = 0
         """Of the prompt, how many were found in the prefix cache at the first start."""
         self.blocks: list[int] = []
-        self.prefix: Prefix | None = None
-        """The last block of this sequence that the prefix cache knows."""
+        self.prefix: Prefix | Root | None = None
+        """The last block of this sequence that the prefix cache knows, or what they start from."""
         self.num_remembered = 0
         self.drafts: Drafts | None = None
         """Where its next tokens are guessed, once it has streamed with speculation on."""

@@ -104,7 +104,7 @@ def make_app(
     app.add_routes(_generation_routes(generate, dialect))
     published = GeneratorRoutes(generators, engine, permits, metrics, journal, config)
     app.add_routes(_generator_routes(published))
-    status = StatusRoutes(engine, config, metrics, model_id, version)
+    status = StatusRoutes(engine, config, metrics, dialect, version)
     app.add_routes(_root_routes(status, config.is_web))
     app.add_routes(_status_routes(status))
     tokenize = TokenizeRoutes(engine, dialect, config.payload_limit_bytes)
@@ -136,6 +136,8 @@ def dialect_config(engine: Engine, config: ServerConfig, model_id: str) -> Diale
         max_input_tokens=engine.limits.max_input_tokens,
         max_total_tokens=engine.limits.max_total_tokens,
         is_prompt_logprobs_enabled=config.is_prompt_logprobs_enabled,
+        adapters=engine.info.adapters,
+        is_unknown_adapter_ignored=config.is_unknown_adapter_ignored,
         is_full_text_default=True,
         tool_format=form,
         mark_ids={mark: token_id for mark, token_id in mark_ids.items() if token_id is not None},

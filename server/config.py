@@ -40,6 +40,9 @@ class ServerConfig:
     """Size of one request's body."""
     is_prompt_logprobs_enabled: bool = False
 
+    is_unknown_adapter_ignored: bool = False
+    """Answer by the base model where an adapter is named that is not loaded, as TGI does."""
+
     tool_call_parser: str = AUTO
     """How the model writes calls of tools; auto tells it by its chat template."""
     reasoning_parser: str = AUTO

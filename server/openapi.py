@@ -58,7 +58,7 @@ _TYPES = (
     EndEvent,
     GeneratorAnswer,
 )
-_NAMED = ("minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength")
+_NAMED = ("minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "enum")
 
 
 def openapi_document(

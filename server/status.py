@@ -9,7 +9,9 @@ from aiohttp import web
 from engine import Engine
 from server.config import ServerConfig
 from server.dialects import wire
-from server.dialects.answers import Info
+from server.dialects.adapters import missing
+from server.dialects.answers import Info, Model, ModelList
+from server.dialects.call import DialectConfig
 from server.errors import ErrorType, Problem
 from server.metrics import Metrics
 
@@ -25,13 +27,13 @@ class StatusRoutes:
         engine: Engine,
         config: ServerConfig,
         metrics: Metrics,
-        model_id: str,
+        dialect: DialectConfig,
         version: str,
     ) -> None:
         self._engine = engine
         self._config = config
         self._metrics = metrics
-        self._model_id = model_id
+        self._dialect = dialect
         self._version = version
 
     async def health(self, request: web.Request) -> web.Response:
@@ -59,7 +61,7 @@ class StatusRoutes:
         stats = self._engine.stats()
         return _json(
             Info(
-                model_id=self._model_id,
+                model_id=self._dialect.model_id,
                 model_sha=model.revision,
                 model_dtype=f"torch.{model.dtype}",
                 model_device_type=model.device,
@@ -85,30 +87,35 @@ class StatusRoutes:
                 num_running=stats.num_running,
                 num_waiting=stats.num_waiting,
                 max_queue_size=limits.max_waiting,
+                adapters=list(model.adapters),
             )
         )
 
     async def models(self, request: web.Request) -> web.Response:
-        """List the one model, as OpenAI does."""
-        return _json({"object": "list", "data": [self._model()]})
+        """List the model and its adapters, as OpenAI does."""
+        return _json(ModelList(object="list", data=self._models()))
 
     async def model(self, request: web.Request) -> web.Response:
-        """Describe the model by its name; other names are not found."""
+        """Describe a model or an adapter by its name; other names are not found."""
         name = request.match_info["id"]
-        if name != self._model_id:
-            raise Problem(
-                ErrorType.NOT_FOUND,
-                f"The model `{name}` does not exist; this server has `{self._model_id}`",
-                "model",
-            )
-        return _json(self._model())
+        found = next((model for model in self._models() if model.id == name), None)
+        if found is None:
+            raise missing(self._dialect, name)
+        return _json(found)
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Give the scrape."""
         return web.Response(body=self._metrics.render(), content_type="text/plain", charset="utf-8")
 
-    def _model(self) -> dict[str, object]:
-        return {"id": self._model_id, "object": "model", "created": 0, "owned_by": self._model_id}
+    def _models(self) -> list[Model]:
+        base = self._dialect.model_id
+        return [
+            Model(id=base, object="model", created=0, owned_by=base),
+            *(
+                Model(id=name, object="model", created=0, owned_by=base, parent=base)
+                for name in self._dialect.adapters
+            ),
+        ]
 
 
 def _json(value: object) -> web.Response:

@@ -91,7 +91,7 @@ class Row:
     def mark(self, position: int) -> int:
         """Stand for the tokens up to `position`."""
         for at in range(len(self.marks), position + 1):
-            before = self.marks[-1] if at else 0
+            before = self.marks[-1] if at else hash(self.params.adapter or "")
             self.marks.append(hash((before, self.token_ids[at])))
         return self.marks[position]
 

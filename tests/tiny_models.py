@@ -16,7 +16,7 @@ from engine.compute.kv_cache import KVCache
 from engine.compute.model import Model
 from engine.compute.runner import ModelRunner
 from engine.compute.sampler import Sampler
-from engine.config import EngineConfig, Limits
+from engine.config import AdapterSource, EngineConfig, Limits
 from engine.detokenizer import Detokenizer, Pieces
 from engine.matchers import Matchers
 from engine.outputs import Finish
@@ -325,8 +325,15 @@ def load_tiny(
     device: str = "cpu",
     kernels: Kernels | None = None,
     quantize: str | None = None,
+    lora_adapters: tuple[AdapterSource, ...] = (),
 ) -> Model:
-    config = EngineConfig(model=str(path), dtype=dtype, device=device, quantize=quantize)
+    config = EngineConfig(
+        model=str(path),
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        lora_adapters=lora_adapters,
+    )
     return Model(config, kernels)
 
 

@@ -215,11 +215,14 @@ class World:
         if not is_sharing or sequence.params.prompt_logprobs:
             return False
         ids = sequence.token_ids[: sequence.num_prompt - 1]
-        num_known = sequence.num_computed or size * len(scheduler.pool.find(ids, len(ids)))
+        root = scheduler._prefixes.root(sequence)
+        num_known = sequence.num_computed or size * len(scheduler.pool.find(ids, len(ids), root))
         entering = {join.sequence_id for join in self.batch.join}
         for other in scheduler.running.values():
             is_computing = other.num_behind > 1 or other.sequence_id in entering
             if other.sequence_id >= sequence.sequence_id or not is_computing:
+                continue
+            if other.params.adapter != sequence.params.adapter:
                 continue
             pairs = zip(ids, other.token_ids, strict=False)
             num_common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

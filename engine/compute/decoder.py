@@ -5,7 +5,7 @@ library's on a few tokens before it gives up its weights. Everything else stays 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,9 +15,19 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from engine.compute.attention import PagedAttention
-from engine.compute.kernels.table import DecoderLayers, Heads, Kernels, Layer, Turns
+from engine.compute.decoder_adapters import layer_adapters
+from engine.compute.kernels.table import (
+    AdapterTokens,
+    DecoderLayers,
+    Heads,
+    Kernels,
+    Layer,
+    LayerAdapter,
+    Turns,
+)
 from engine.compute.kv_cache import KVCache
 from engine.compute.logits import PANEL, Logits
+from engine.compute.lora import Adapter
 from engine.compute.norms import epsilon_of
 from engine.compute.packing import pack_down, pack_gate, pack_joined
 
@@ -53,19 +63,22 @@ class Decoder:
         self._rotary = body.rotary_emb
         self._turns = self._turns_of(_FIRST_TURNS)
         self._layers: list[Layer] = []
+        self._adapters: list[list[LayerAdapter]] = []
         self._joined: tuple[KVCache, DecoderLayers] | None = None
         self._norm = body.norm.weight.detach()
         self._head = pack_joined(kernels, module.lm_head)
         self._room = _room_for_logits(0, self._head.n)
 
-    def forward(self, token_ids: Tensor, logits_at: Tensor) -> Logits:
+    def forward(
+        self, token_ids: Tensor, logits_at: Tensor, adapted: Sequence[AdapterTokens] = ()
+    ) -> Logits:
         """Run one ragged step planned in the attention; return `len(logits_at)` rows of logits."""
         paged = self._attention.paged
         longest = int(paged.positions.max()) + 1
         if longest > len(self._turns.cosine):
             self._turns = self._turns_of(2 * longest)
         x = self._embedding[token_ids]
-        self._joined_layers().add(x, paged, self._turns)
+        self._joined_layers().add(x, paged, self._turns, adapted)
         return self._logits_of(x if len(logits_at) == len(x) else x[logits_at])
 
     def take(self, module: Any, trace: "Trace", *, is_int8: bool) -> str | None:
@@ -91,6 +104,14 @@ class Decoder:
         module.lm_head = nn.Identity()
         return None
 
+    def adapt(self, adapters: Sequence[Adapter]) -> None:
+        """Pack adapters, which are added from now on for the tokens that a step says."""
+        self._joined = None
+        self._adapters = [
+            layer_adapters(self._kernels, self._heads, self._layers, adapter.parts)
+            for adapter in adapters
+        ]
+
     def _differs(self, layer: Layer, place: int, trace: "Trace") -> bool:
         cache, x = self._attention.cache, trace.entered[place].clone()
         k, v = [cache.k[place]], [cache.v[place]]
@@ -103,7 +124,7 @@ class Decoder:
         cache = self._attention.cache
         if self._joined is None or self._joined[0] is not cache:
             layers = self._kernels.decoder(
-                self._heads, self._epsilon, self._layers, cache.k, cache.v
+                self._heads, self._epsilon, self._layers, cache.k, cache.v, self._adapters
             )
             self._joined = (cache, layers)
         return self._joined[1]

@@ -4,7 +4,7 @@ Found by what they compute: `down(act(gate(x)) * up(x))`, whatever the parts are
 where gate and factor are the halves of one linear.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from inspect import signature
 from itertools import product
 
@@ -46,9 +46,15 @@ class GatedFeedForward(nn.Module):
         return out.view(*x.shape[:-1], self._down.n)
 
 
-def rewrite_gates(model: nn.Module, kernels: Kernels) -> int:
-    """Replace gated feed-forward modules, one by one; return how many there were."""
-    names = [name for name, module in model.named_modules() if _linears(module)]
+def rewrite_gates(model: nn.Module, kernels: Kernels, kept: Collection[str] = ()) -> int:
+    """Replace gated feed-forward modules, one by one; return how many there were.
+
+    Those with a linear of the names in `kept` stay: what is added to it is gated as well.
+    """
+    is_kept = {name.rpartition(".")[0] for name in kept}
+    names = [
+        name for name, module in model.named_modules() if name not in is_kept and _linears(module)
+    ]
     num_rewritten = 0
     for name in names:
         module = _as_gated(model.get_submodule(name), kernels)

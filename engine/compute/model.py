@@ -17,14 +17,16 @@ from torch import Tensor
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
+from engine.compute.adapted import Adaptation, added
 from engine.compute.attention import PagedAttention
 from engine.compute.decoder import Decoder, Trace, matches, take_over
 from engine.compute.gates import rewrite_gates
 from engine.compute.kernels.onednn import can_pack
-from engine.compute.kernels.table import Kernels
+from engine.compute.kernels.table import AdapterTokens, Kernels
 from engine.compute.kv_cache import KVCache, LayerShape
 from engine.compute.linears import rewrite_linears
 from engine.compute.logits import Logits
+from engine.compute.lora import Adapter, read_adapter
 from engine.compute.norms import rewrite_norms
 from engine.compute.plan import Context
 from engine.compute.products import best_products
@@ -61,6 +63,7 @@ class Model:
         is_fitting = kernels is not None and kernels.dtype is self.dtype
         self._kernels = kernels if is_fitting and self.device.type == "cpu" else None
         self._decoder: Decoder | None = None
+        self._adaptation: Adaptation | None = None
         self._is_int8 = config.quantize == "int8"
         self._block_size = max(config.block_size, max(_CHECK_LENGTHS))
         self.attention = PagedAttention(self.device, self._kernels)
@@ -76,21 +79,35 @@ class Model:
         self.eos_token_ids = _eos_token_ids(self._module)
         self._takes_positions = "position_ids" in _parameters(self._module)
         self._takes_logits_to_keep = "logits_to_keep" in _parameters(self._module)
+        adapters = [
+            read_adapter(source, self._module, self.dtype, self.device, config.cache_dir)
+            for source in config.lora_adapters
+        ]
+        self.adapters = tuple(adapter.name for adapter in adapters)
+        """Their names; a step calls them by their numbers here."""
         with torch.inference_mode():
-            self._prepare(text_config, name, load)
+            self._prepare(text_config, name, load, adapters)
 
     @property
     def shapes(self) -> list[LayerShape]:
         """What each attention layer keeps for a token."""
         return [self.attention.shapes[layer] for layer in sorted(self.attention.shapes)]
 
-    def forward(self, token_ids: Tensor, positions: Tensor, logits_at: Tensor) -> Logits:
+    def forward(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        logits_at: Tensor,
+        adapted: Sequence[AdapterTokens] = (),
+    ) -> Logits:
         """Run one ragged step planned in `attention`; return `len(logits_at)` rows of logits.
 
         `token_ids` and `positions` are `[tokens]`; `logits_at` are indices into them.
         """
         if self._decoder is not None:
-            return self._decoder.forward(token_ids, logits_at)
+            return self._decoder.forward(token_ids, logits_at, adapted)
+        if self._adaptation is not None:
+            self._adaptation.tokens = adapted
         options: dict[str, Any] = {"use_cache": False}
         if self._takes_positions:
             options["position_ids"] = positions[None]
@@ -99,12 +116,19 @@ class Model:
         logits: Tensor = self._module(input_ids=token_ids[None], **options).logits[0]
         return Logits(logits if self._takes_logits_to_keep else logits[logits_at])
 
-    def _prepare(self, text_config: Any, name: str, load: Callable[[], Any]) -> None:
+    def _prepare(
+        self,
+        text_config: Any,
+        name: str,
+        load: Callable[[], Any],
+        adapters: Sequence[Adapter],
+    ) -> None:
         """Watch, rewrite, and compare with the library before the first request does."""
         prompts = self._random_prompts()
         trace = self._trace(prompts[0])
         first = self._alone(prompts[0]) if trace is None else trace.logits
         expected = [first, *map(self._alone, prompts[1:])]
+        adapted = [self._with_adapter(adapter, prompts[0]) for adapter in adapters]
         self._module.set_attn_implementation(name)
         try:
             self._alone(prompts[0])
@@ -119,8 +143,12 @@ class Model:
         if self._decoder is None and self._is_int8:
             raise _refuse(self._module, _NO_INT8)
         if self._decoder is None:
-            self._rewrite(prompts[0])
+            self._rewrite(prompts[0], adapters)
+        else:
+            self._decoder.adapt(adapters)
         self._check_ragged(prompts, expected)
+        for number, logits in enumerate(adapted):
+            self._check_adapter(number, prompts, [logits, *expected[1:]])
 
     def _trace(self, prompt: Tensor) -> Trace | None:
         """Watch the library's modules at work, where a decoder could take their place."""
@@ -147,20 +175,28 @@ class Model:
             is_int8=self._is_int8,
         )
 
-    def _rewrite(self, prompt: Tensor) -> None:
-        """Let kernels take the place of modules whose work they do."""
+    def _rewrite(self, prompt: Tensor, adapters: Sequence[Adapter]) -> None:
+        """Let kernels take the place of modules whose work they do, and put adapters in."""
         self.attention.detach()
         kernels = self._kernels
+        kept = {name for adapter in adapters for name in adapter.parts}
         num_norms = 0 if kernels is None else rewrite_norms(self._module, kernels)
-        num_gates = 0 if kernels is None else rewrite_gates(self._module, kernels)
+        num_gates = 0 if kernels is None else rewrite_gates(self._module, kernels, kept)
         make = best_products(kernels, self.device, self.dtype)
         num_joined = rewrite_linears(self._module, lambda: self._alone(prompt), make)
+        if adapters:
+            self._adaptation = Adaptation(self._module, adapters, make)
         logger.info(
             "joined %d projections, fused %d norms and %d gated feed-forwards",
             num_joined,
             num_norms,
             num_gates,
         )
+
+    def _with_adapter(self, adapter: Adapter, prompt: Tensor) -> Tensor:
+        """Ask the library's own modules what they give with an adapter."""
+        with added(self._module, adapter):
+            return self._alone(prompt)
 
     def _check_calls(self, text_config: Any) -> None:
         attention, module = self.attention, self._module
@@ -193,21 +229,45 @@ class Model:
             got.append(dict(self._ragged_step(parts, start)))
         for i, alone in enumerate(expected):
             ragged = torch.cat([step[i] for step in got if i in step])
-            scale = alone.float().abs().max()
-            error = (ragged.float() - alone.float()).abs().max() / scale
-            tolerance = 1e-3 if self.dtype is torch.float32 else 0.05
-            tolerance = _INT8_TOLERANCE if self._is_int8 else tolerance
-            if not torch.isfinite(ragged).all() or error > tolerance:
+            error = _difference(ragged, alone)
+            if not error <= self._tolerance:
                 kind = LoadError if self._kernels is None else KernelsDiffer
                 raise _refuse(
                     self._module,
                     "rows of unequal length computed together do not give what each gives alone "
-                    f"(difference {float(error):.2g} of the largest logit)",
+                    f"(difference {error:.2g} of the largest logit)",
                     kind,
                 )
 
+    def _check_adapter(
+        self, number: int, prompts: Sequence[Tensor], expected: Sequence[Tensor]
+    ) -> None:
+        """Compare a row with an adapter, beside rows without, with what the library gave.
+
+        The tolerance is twice that of the model alone, whose weights nobody trained to be added to.
+        """
+        own = AdapterTokens(number, torch.arange(len(prompts[0]), device=self.device))
+        got = self._ragged_step(list(enumerate(prompts)), 0, [own])
+        errors = [_difference(logits, expected[i]) for i, logits in got]
+        if not all(error <= 2 * self._tolerance for error in errors):
+            kind = LoadError if self._kernels is None else KernelsDiffer
+            raise kind(
+                f"lora_adapters: cannot serve {self.adapters[number]}: with it the model does not "
+                f"give what the library gives (difference {max(errors):.2g} of the largest logit)"
+            )
+
+    @property
+    def _tolerance(self) -> float:
+        """Of the largest logit, by which ways to compute the same may differ."""
+        if self._is_int8:
+            return _INT8_TOLERANCE
+        return 1e-3 if self.dtype is torch.float32 else 0.05
+
     def _ragged_step(
-        self, parts: Sequence[tuple[int, Tensor]], start: int
+        self,
+        parts: Sequence[tuple[int, Tensor]],
+        start: int,
+        adapted: Sequence[AdapterTokens] = (),
     ) -> list[tuple[int, Tensor]]:
         decodes = np.array([[i] for i, ids in parts if len(ids) == 1], dtype=np.int64)
         self.attention.plan(
@@ -218,7 +278,7 @@ class Model:
         ids = torch.cat([ids for _, ids in parts])
         positions = torch.cat([torch.arange(start, start + len(ids)) for _, ids in parts])
         at = torch.arange(len(ids), device=self.device)
-        logits = self.forward(ids, positions.to(self.device), at).values.clone()
+        logits = self.forward(ids, positions.to(self.device), at, adapted).values.clone()
         sizes = [len(part) for _, part in parts]
         return [(i, out) for (i, _), out in zip(parts, logits.split(sizes), strict=True)]
 
@@ -322,6 +382,14 @@ def explain(model: str, error: Exception, part: str = "") -> str:
     reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(" .:")
     sentence = f"cannot load {part}{model}: {type(error).__name__}: {reason}"
     return f"{sentence}; is the file whole?" if "Safetensor" in sentence else sentence
+
+
+def _difference(logits: Tensor, expected: Tensor) -> float:
+    """Compare with the largest logit; NaN where a logit is not finite."""
+    if not torch.isfinite(logits).all():
+        return float("nan")
+    error = (logits.float() - expected.float()).abs().max()
+    return float(error / expected.float().abs().max())
 
 
 def _parameters(module: Any) -> set[str]:

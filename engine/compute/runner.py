@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine.batch import Batch, Join, RowOutput, RowWork, Sampled, StepOutput
 from engine.compute.grammar import Constraint
+from engine.compute.kernels.table import AdapterTokens
 from engine.compute.kv_cache import KVCache
 from engine.compute.logits import Logits
 from engine.compute.model import Model
@@ -77,6 +78,9 @@ class ModelRunner:
         self._masking = ThreadPoolExecutor(1, thread_name_prefix="grammar")
         self._constraints: dict[int, Constraint] = {}
         """Of the rows that have a grammar."""
+        self._adapters = {name: number for number, name in enumerate(model.adapters)}
+        self._adapted: dict[int, int] = {}
+        """The numbers of adapters, of the rows that have one."""
         self._rows: dict[int, _Row] = {}
         self._free_places = list(range(max_rows - 1, -1, -1))
         max_blocks = -(-max_tokens // cache.block_size)
@@ -91,6 +95,7 @@ class ModelRunner:
         for sequence_id in batch.leave:
             self._free_places.append(self._rows.pop(sequence_id).place)
             self._constraints.pop(sequence_id, None)
+            self._adapted.pop(sequence_id, None)
         for join in batch.join:
             self._join(join)
         with torch.inference_mode():
@@ -107,6 +112,8 @@ class ModelRunner:
         tokens[: len(join.token_ids)] = join.token_ids
         self._blocks[place, : len(join.blocks)] = join.blocks
         self._num_computed[place] = join.num_computed_tokens
+        if join.params.adapter is not None:
+            self._adapted[join.sequence_id] = self._adapters[join.params.adapter]
         num_tokens, num_prompt = len(join.token_ids), join.num_prompt_tokens
         constraint = None
         if join.params.grammar is not None:
@@ -189,12 +196,28 @@ class ModelRunner:
             self._tensor(np.concatenate(ids)),
             self._tensor(np.concatenate(positions)),
             self._tensor(_last_ones(num_tokens.cumsum(), num_logits, logits_ends)),
+            self._adapter_tokens(work, num_tokens),
         )
         all_places = np.append(places, [row.place for row in rows[len(decodes) :]])
         guessed = [at for at, item in enumerate(chunks, start=len(decodes)) if item.drafts]
         return logits, _Laid(
             work, rows, all_places.astype(np.int64), num_tokens, logits_ends, guessed
         )
+
+    def _adapter_tokens(
+        self, work: list[RowWork], num_tokens: NDArray[np.int64]
+    ) -> list[AdapterTokens]:
+        """Say which of the laid tokens have an adapter."""
+        tokens: dict[int, list[NDArray[np.int64]]] = {}
+        if self._adapted:
+            for item, end in zip(work, num_tokens.cumsum().tolist(), strict=True):
+                if (number := self._adapted.get(item.sequence_id)) is not None:
+                    own = np.arange(end - item.num_tokens, end)
+                    tokens.setdefault(number, []).append(own)
+        return [
+            AdapterTokens(number, self._tensor(np.concatenate(parts)))
+            for number, parts in tokens.items()
+        ]
 
     def _sample(self, laid: _Laid, logits: Logits) -> dict[int, tuple[Sampled, ...] | str]:
         """Sample the rows whose known tokens are all computed with this step; move them on."""

@@ -3,11 +3,14 @@
 Knows how an option is named and what it sets, not which options there are.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import click
+
+from engine import AdapterSource
 
 
 class Plan(StrEnum):
@@ -85,3 +88,23 @@ class LogLevel(click.ParamType[str]):
         ours = {"trace": "debug", "warn": "warning", "off": "critical"}
         word = str(value).split(",")[0].split("=")[-1].strip().lower()
         return ours.get(word, word)
+
+
+class Adapters(click.ParamType[tuple[AdapterSource, ...]]):
+    """Adapters as TGI's launcher takes them: `NAME=PATH@REVISION,PATH`."""
+
+    name = "adapters"
+    _one = re.compile(r"(?P<name>[^=@]+)(?:=(?P<path>[^=@]+))?(?:@(?P<revision>[^=@]+))?")
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[AdapterSource, ...]:
+        """Take the list apart."""
+        return tuple(self._read(part.strip()) for part in str(value).split(",") if part.strip())
+
+    def _read(self, part: str) -> AdapterSource:
+        found = self._one.fullmatch(part)
+        if found is None:
+            self.fail(f"{part!r} is not of the form NAME=PATH or PATH, @REVISION behind it")
+        name = found["name"].strip()
+        return AdapterSource(name, (found["path"] or name).strip(), found["revision"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from server.cli.option import Group, LogLevel, Option, Plan
+from server.cli.option import Adapters, Group, LogLevel, Option, Plan
 from server.dialects.tools.formats import REASONING_PARSERS, TOOL_PARSERS
 
 
@@ -93,6 +93,21 @@ OPTIONS = (
             "server.reasoning_parser",
             "How the model writes what it thinks, which chat answers give apart; none: it is text.",
             default="auto, by its chat template",
+        ),
+        Option(
+            "--lora-adapters",
+            Adapters(),
+            "engine.lora_adapters",
+            "LoRA adapters that requests may name, with commas between them: each a directory or "
+            "a hub id, as NAME=PATH or with its path for a name, @REVISION behind it.",
+            default="none",
+        ),
+        Option(
+            "--ignore-unknown-adapters",
+            bool,
+            "server.is_unknown_adapter_ignored",
+            "Answer by the base model where a request names an adapter that is not loaded, as TGI "
+            "does, instead of refusing it.",
         ),
         Option(
             "--generator",
@@ -428,12 +443,6 @@ OPTIONS = (
             "Factor of --rope-scaling.",
             "positions are scaled only as the model's own config.json says; set rope_scaling there",
             harmless=(1.0,),
-        ),
-        _refused(
-            "--lora-adapters",
-            str,
-            "Adapters to load.",
-            "adapters are not supported; merge the adapter into the weights and serve the result",
         ),
     ),
 )

@@ -52,6 +52,7 @@ def configs_from(values: Mapping[str, Any]) -> tuple[ServerConfig, EngineConfig]
     except (ConfigError, LoadError) as error:
         raise ConfigError(_with_flags(str(error), given)) from error
     _check_room(config)
+    _check_names(server.served_model_name or config.model, config)
     return server, config
 
 
@@ -134,6 +135,14 @@ def _check_room(config: EngineConfig) -> None:
             )
     if config.max_queue_s is not None and not config.max_queue_s > 0:
         raise ConfigError(f"--max-queue-time must be above 0. Given: {config.max_queue_s}")
+
+
+def _check_names(model: str, config: EngineConfig) -> None:
+    """See that a name in a request can only mean one model."""
+    if model in [source.name for source in config.lora_adapters]:
+        raise ConfigError(
+            f"--lora-adapters must not use the model's own name; give NAME=PATH. Given: {model}"
+        )
 
 
 def _with_flags(sentence: str, given: Mapping[str, Any]) -> str:

@@ -345,13 +345,16 @@ class Model(Struct, kw_only=True):
     object: Literal["model"]
     created: Count
     owned_by: Text
+    parent: (
+        Annotated[Text, Meta(description="The model that an adapter is added to.")] | UnsetType
+    ) = UNSET
 
 
 class ModelList(Struct, kw_only=True):
     """The models that are served."""
 
     object: Literal["list"]
-    data: Annotated[list[Model], Meta(max_length=64)]
+    data: Annotated[list[Model], Meta(max_length=10_000)]
 
 
 class Info(Struct, kw_only=True):
@@ -383,3 +386,6 @@ class Info(Struct, kw_only=True):
     num_running: Count
     num_waiting: Count
     max_queue_size: Count
+    adapters: Annotated[
+        list[Text], Meta(max_length=10_000, description="What `adapter_id` may name.")
+    ]

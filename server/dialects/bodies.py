@@ -41,6 +41,7 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Name = Annotated[str, Meta(max_length=2_048)]
 Word = Annotated[str, Meta(max_length=64)]
 Uint = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+AdapterName = Annotated[str, Meta(max_length=2_048, extra_json_schema={"enum": "adapters"})]
 Int = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 TokenId = Annotated[int, Meta(ge=0, extra_json_schema={"maximum": "max_token_id"})]
 TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_IDS, extra_json_schema={"minItems": 1})]
@@ -66,7 +67,7 @@ _REPETITION = "Above 1, make tokens of prompt and output less likely."
 _IGNORE_EOS = "Go on to the last allowed token; meant for measuring."
 _MIN_NEW = "Do not end before so many tokens."
 _PREFIX = "False: compute the whole prompt, also what the cache knows of it."
-_ADAPTER = "Not supported by this version; only null is accepted."
+_ADAPTER = "The adapter to add to the model; null for none."
 _GRAMMAR = "What the whole answer must be."
 _GRAMMARS = ["json", "json_object", "json_schema", "regex", "choice", "lark"]
 
@@ -99,7 +100,7 @@ class Parameters(Struct, kw_only=True):
     object absent means sampling.
     """
 
-    adapter_id: Annotated[str | None, said(_ADAPTER, type="null")] = None
+    adapter_id: Annotated[AdapterName | None, said(_ADAPTER)] = None
     best_of: Annotated[
         Uint | None,
         said("Generate so many and return the likeliest; needs sampling.", maximum="max_best_of"),
@@ -188,7 +189,10 @@ class ResponseFormat(GrammarBody, kw_only=True):
 class OpenAIBody(Struct, kw_only=True):
     """What completions and chat have in common; TGI's names are honoured too."""
 
-    model: Annotated[Name | None, said("Any name means the served model.")] = None
+    model: Annotated[
+        Name | None,
+        said("An adapter, also as `adapter:NAME`; any other name means the base model."),
+    ] = None
     stream: Annotated[bool | None, said("Answer with server-sent events.")] = None
     stream_options: StreamOptions | None = None
 
@@ -255,7 +259,7 @@ class OpenAIBody(Struct, kw_only=True):
         Uint | None,
         said("So many answers to each prompt.", minimum=1, maximum="max_choices"),
     ] = None
-    adapter_id: Annotated[str | None, said(_ADAPTER, type="null")] = None
+    adapter_id: Annotated[AdapterName | None, said(_ADAPTER)] = None
     grammar: Annotated[GrammarBody | None, said(_GRAMMAR)] = None
     response_format: ResponseFormat | None = None
 

@@ -28,6 +28,10 @@ class DialectConfig:
     max_input_tokens: int
     max_total_tokens: int
     is_prompt_logprobs_enabled: bool
+    adapters: tuple[str, ...] = ()
+    """What the loaded adapters are called."""
+    is_unknown_adapter_ignored: bool = False
+    """Let an unknown adapter mean the base model, as in TGI."""
     is_full_text_default: bool
     """`POST /` puts the prompt in front unless told otherwise."""
     tool_format: str | None = None

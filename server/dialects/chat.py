@@ -59,6 +59,11 @@ class ChatCall:
         return {}
 
     @property
+    def model(self) -> str:
+        """Name the model that speaks."""
+        return openai.model_name(self.config, self.asked)
+
+    @property
     def forced(self) -> Grammar | None:
         """The calls that the turn must be made of."""
         return None if self.offer is None else self.offer.grammar
@@ -75,7 +80,7 @@ class ChatCall:
         return tuple(
             Generation(
                 prompt=self.prompt,
-                params=openai.sampling_params(asked, seed, num_top, grammar),
+                params=openai.sampling_params(self.config, asked, seed, num_top, grammar),
                 max_new_tokens=openai.max_tokens(asked),
                 grammar_field="tools" if self.forced else openai.grammar_field(asked),
                 truncate=asked.truncate,
@@ -121,13 +126,13 @@ class ChatCall:
         return self.forced is None and ending.rstrip().endswith(think.OPEN)
 
     def _head(self, request_id: str, created_s: int) -> Head:
-        return Head(f"chatcmpl-{request_id}", created_s, self.config.model_id)
+        return Head(f"chatcmpl-{request_id}", created_s, self.model)
 
 
 def chat_call(config: DialectConfig, asked: ChatBody) -> ChatCall:
     """Refuse what cannot be done, and read messages and tools."""
     offered = offer(config, asked)
-    openai.refuse_unsupported(asked)
+    openai.refuse_contradictions(asked)
     if asked.chat_template is not None:
         raise ranges.unsupported("chat_template", "templates other than the model's")
     seeds = openai.seeds(asked, 1, openai.num_choices(config, asked))

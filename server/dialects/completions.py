@@ -37,7 +37,7 @@ class CompletionsDialect(OpenAIDialect):
         """Decode a body."""
         asked = decode(body, CompletionBody)
         _refuse_unsupported(asked)
-        openai.refuse_unsupported(asked)
+        openai.refuse_contradictions(asked)
         prompts = _prompts(self.config, asked)
         num_kept, num_each = _num_each(self.config, asked, len(prompts))
         seeds = openai.seeds(asked, len(prompts), num_each)
@@ -125,7 +125,7 @@ class CompletionsCall:
         asked, num_top = self.asked, self.asked.logprobs
         if num_top is None and self.is_chosen:
             num_top = 0
-        params = openai.sampling_params(asked, seed, num_top, grammar)
+        params = openai.sampling_params(self.config, asked, seed, num_top, grammar)
         return replace(params, prompt_logprobs=bool(asked.echo) and asked.logprobs is not None)
 
     def _check_echo(self) -> None:
@@ -143,7 +143,8 @@ class CompletionsCall:
 
     def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
         """Begin the answer."""
-        head = Head(f"cmpl-{request_id}", created_s, self.config.model_id)
+        model = openai.model_name(self.config, self.asked)
+        head = Head(f"cmpl-{request_id}", created_s, model)
         if self.is_stream:
             return CompletionsStreamReply(self, head)
         return CompletionsReply(self, head)

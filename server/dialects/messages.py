@@ -68,7 +68,7 @@ class MessagesCall:
 
     def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
         """Begin the answer."""
-        head = Head(f"msg_{request_id}", created_s, self.config.model_id)
+        head = Head(f"msg_{request_id}", created_s, self.chat.model)
         return MessagesStreamReply(head) if self.is_stream else MessagesReply(head)
 
 

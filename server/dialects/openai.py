@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from engine import Finish, FinishReason, Grammar, LogprobsMode, SamplingParams
-from server.dialects import ranges, wire
+from server.dialects import adapters, ranges, wire
 from server.dialects.answers import (
     ErrorDetail,
     OpenAIErrorBody,
@@ -88,12 +88,18 @@ def has_usage(asked: OpenAIBody) -> bool:
     return asked.stream_options is not None and bool(asked.stream_options.include_usage)
 
 
-def refuse_unsupported(asked: OpenAIBody) -> None:
-    """Refuse by name what this version cannot do, and names that contradict each other."""
-    if asked.adapter_id is not None:
-        raise ranges.unsupported("adapter_id", "adapters")
-    if asked.model is not None and asked.model.startswith("adapter:"):
-        raise ranges.unsupported("model", "adapters")
+def adapter(config: DialectConfig, asked: OpenAIBody) -> str | None:
+    """Return the adapter that is asked for, None for the base model; raises Problem."""
+    return adapters.by_id_or_model(config, asked.adapter_id, asked.model)
+
+
+def model_name(config: DialectConfig, asked: OpenAIBody) -> str:
+    """Name the model that speaks."""
+    return adapter(config, asked) or config.model_id
+
+
+def refuse_contradictions(asked: OpenAIBody) -> None:
+    """Refuse names of one thing that contradict each other."""
     for names in (_MAX_TOKENS, _MIN_TOKENS):
         given = _given(asked, names)
         for name, value in given.items():
@@ -168,6 +174,7 @@ def grammar_field(asked: OpenAIBody) -> str:
 
 
 def sampling_params(
+    config: DialectConfig,
     asked: OpenAIBody,
     seed: int,
     num_top_logprobs: int | None,
@@ -193,6 +200,7 @@ def sampling_params(
         logit_bias=tuple((int(key), bias) for key, bias in (asked.logit_bias or {}).items()),
         watermark=bool(asked.watermark),
         grammar=grammar,
+        adapter=adapter(config, asked),
         is_prefix_cached=asked.prefix_caching is not False,
         logprobs=None if num_top_logprobs is None else LogprobsMode.RAW,
         num_top_logprobs=num_top_logprobs or 0,

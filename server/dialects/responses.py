@@ -64,7 +64,7 @@ class ResponsesCall:
 
     def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
         """Begin the answer."""
-        head = Head(f"resp_{request_id}", created_s, self.config.model_id)
+        head = Head(f"resp_{request_id}", created_s, self.chat.model)
         if self.is_stream:
             return ResponsesStreamReply(head, self.asked)
         return ResponsesReply(head, self.asked)

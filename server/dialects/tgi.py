@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine import Grammar, LogprobsMode, SamplingParams
-from server.dialects import ranges, tgi_reply, wire
+from server.dialects import adapters, ranges, tgi_reply, wire
 from server.dialects.bodies import CompatBody, GenerateBody, Parameters
 from server.dialects.call import DialectConfig, Generation, Reply
 from server.dialects.decode import decode
@@ -95,12 +95,13 @@ class GenerateCall:
     def generations(self) -> tuple[Generation, ...]:
         """Check every range, in TGI's order."""
         _check(self)
+        adapter = adapters.by_id(self.config, self.parameters.adapter_id)
         asked = self.parameters.grammar
         grammar = None if asked is None else read_grammar("grammar", asked)
         return tuple(
             Generation(
                 prompt=self.inputs,
-                params=self._params(seed, grammar),
+                params=self._params(seed, grammar, adapter),
                 max_new_tokens=self.parameters.max_new_tokens,
                 truncate=self.parameters.truncate,
             )
@@ -125,7 +126,7 @@ class GenerateCall:
             is_list=self.is_list,
         )
 
-    def _params(self, seed: int, grammar: Grammar | None) -> SamplingParams:
+    def _params(self, seed: int, grammar: Grammar | None, adapter: str | None) -> SamplingParams:
         asked = self.parameters
         has_logprobs = self.is_stream or self.has_details
         return SamplingParams(
@@ -145,6 +146,7 @@ class GenerateCall:
             frequency_share_penalty=asked.frequency_penalty or 0.0,
             watermark=bool(asked.watermark),
             grammar=grammar,
+            adapter=adapter,
             is_prefix_cached=asked.prefix_caching is not False,
             logprobs=LogprobsMode.WARPED if has_logprobs or len(self.seeds) > 1 else None,
             num_top_logprobs=(asked.top_n_tokens or 0) if has_logprobs else 0,
@@ -237,5 +239,3 @@ def _check(call: GenerateCall) -> None:
     if not call.inputs:
         raise invalid("`inputs` cannot be empty", "inputs")
     ranges.check_truncate(config, asked.truncate)
-    if asked.adapter_id is not None:
-        raise ranges.unsupported("adapter_id", "adapters")

@@ -104,6 +104,11 @@ FLAGS = {
         1,
         "8 bits need a Llama-like model in bfloat16 on a CPU that runs the C++ kernels",
     ),
+    "an adapter that is not there": (
+        ["--lora-adapters", "a=/nowhere"],
+        1,
+        "--lora-adapters: cannot load a: there is no directory /nowhere",
+    ),
     "two names of one": (
         ["--max-input-tokens", "9", "--max-input-length", "9"],
         1,

@@ -6,7 +6,7 @@ from hypothesis import settings, target
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.blocks import BlockPool, Prefix, chain_digest
+from engine.blocks import BlockPool, Prefix, Root, chain_digest
 
 
 def remembered(pool: BlockPool, blocks: Sequence[int], token_ids: Sequence[int]) -> list[Prefix]:
@@ -169,6 +169,17 @@ def test_equal_blocks_after_different_parents_are_different():
     remembered(pool, blocks[:2], [1, 5])
     remembered(pool, blocks[2:], [2, 5])
     assert (found(pool, [1, 5]), found(pool, [2, 5])) == (blocks[:2], blocks[2:])
+
+
+@pytest.mark.parametrize("digest", [chain_digest, lambda parent, token_ids: b"same"])
+def test_equal_blocks_after_different_roots_are_different(digest):
+    pool = BlockPool(4, 2, digest)
+    one, other = Root("one"), Root("other")
+    [block] = pool.take(1)
+    pool.remember(one, [1, 2], block)
+    assert pool.find([1, 2], 2) == pool.find([1, 2], 2, other) == []
+    assert [prefix.block for prefix in pool.find([1, 2], 2, one)] == [block]
+    pool.check([block])
 
 
 def test_broken_blocks_are_not_found_again():

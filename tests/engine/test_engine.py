@@ -13,7 +13,13 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.config import Limits, ModelInfo
 from engine.engine import Engine
-from engine.errors import EngineStopped, GenerationFailed, Overloaded, PromptTooLong
+from engine.errors import (
+    EngineStopped,
+    GenerationFailed,
+    InvalidParameter,
+    Overloaded,
+    PromptTooLong,
+)
 from engine.outputs import FinishReason
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
@@ -356,6 +362,8 @@ async def test_what_can_never_fit_is_refused_at_the_door():
             ask(engine, "abc", max_new_tokens=62)
         with pytest.raises(PromptTooLong, match="no tokens"):
             engine.submit([], SamplingParams(max_new_tokens=1), TokenStream())
+        with pytest.raises(InvalidParameter, match=r"^`adapter` must be one .*\. Given: none$"):
+            ask(engine, "abc", adapter="none")
 
 
 async def test_waiting_too_long_ends_as_overloaded():

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from engine.config import EngineConfig
+from engine.config import AdapterSource, EngineConfig
 from engine.errors import LoadError
 
 COUNTS = [
@@ -94,3 +94,10 @@ def test_a_configuration_is_frozen_and_given_by_name():
         build().model = "n"
     with pytest.raises(TypeError):
         EngineConfig("m")
+
+
+def test_two_adapters_of_one_name_are_refused():
+    sources = (AdapterSource("a", "x"), AdapterSource("b", "x"), AdapterSource("a", "y"))
+    assert build(lora_adapters=sources[:2]).lora_adapters == sources[:2]
+    with pytest.raises(LoadError, match=r"^lora_adapters names a more than once$"):
+        build(lora_adapters=sources)

@@ -174,3 +174,32 @@ def test_the_next_turn_finds_the_prompt_and_the_answer_in_whole_blocks():
     third = world.add(history + "and now?", 1)
     world.run()
     assert third.num_cached == len(history) + 4
+
+
+def test_an_adapter_finds_its_own_blocks_and_no_foreign_ones():
+    world = World("x")
+    cached = []
+    for adapter in (None, "one", "other", None, "one", "other"):
+        cached.append(world.add("abcdef", 1, adapter=adapter))
+        world.run()
+    assert [sequence.num_cached for sequence in cached] == [0, 0, 0, 4, 4, 4]
+
+
+def test_who_computes_with_another_adapter_is_not_waited_for():
+    world = World("x", max_batch_tokens=24)
+    for adapter in (None, "one", "other", "one"):
+        world.add("abcdef", 1, adapter=adapter)
+    assert shares(world.step()) == [(1, 6, 1), (2, 6, 1), (3, 6, 1)]
+    assert shares(world.step()) == [(4, 2, 1)]
+
+
+def test_a_preempted_row_goes_on_with_its_adapter_from_its_own_blocks():
+    world = World({1: "x" * 14, 2: "yy"}, num_blocks=10, max_batch_tokens=4)
+    world.add("uvw", 14)
+    world.step()
+    second = world.add(LONG, 2, adapter="one")
+    while not world.scheduler.num_preempted:
+        world.step()
+    world.run()
+    assert world.text(second) == "yy"
+    assert {row.params.adapter for b in world.runner.batches for row in b.join} == {None, "one"}

@@ -78,7 +78,7 @@ def test_the_message_says_the_limit_and_the_value():
 
 def test_every_bounded_field_is_violated_once():
     free = {"ignore_eos", "keep_stop", "length_first", "do_sample", "watermark"}
-    free |= {"prompt_logprobs", "is_prefix_cached", "grammar"}
+    free |= {"prompt_logprobs", "is_prefix_cached", "grammar", "adapter"}
     fields = {field.name for field in dataclasses.fields(SamplingParams)}
     assert fields - free - {"logprobs"} == {field for field, _ in BAD}
 

@@ -130,6 +130,7 @@ class Moves(RuleBasedStateMachine):
         stop=st.sampled_from([(), (), ("ba",), ("abb", "bb")]),
         prompt_logprobs=st.sampled_from([False, False, True]),
         is_prefix_cached=st.sampled_from([True, True, False]),
+        adapter=st.sampled_from([None, None, "one", "other"]),
     )
     def add(self, prompt, max_new_tokens, **params):
         max_new_tokens = min(max_new_tokens, self.capacity - len(prompt))

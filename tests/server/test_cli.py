@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import engine
-from engine import EngineConfig, LoadError
+from engine import AdapterSource, EngineConfig, LoadError
 from server import logs
 from server.__main__ import main
 from server.cli.command import CONFIGS
@@ -37,6 +37,16 @@ SAMPLES = {
     "--tool-call-parser": ("server.tool_call_parser", "hermes", "hermes"),
     "--reasoning-parser": ("server.reasoning_parser", "think", "think"),
     "--served-model-name": ("server.served_model_name", "mine", "mine"),
+    "--lora-adapters": (
+        "engine.lora_adapters",
+        "a=./b/c@v1, org/d@main,/e",
+        (
+            AdapterSource("a", "./b/c", "v1"),
+            AdapterSource("org/d", "org/d", "main"),
+            AdapterSource("/e", "/e"),
+        ),
+    ),
+    "--ignore-unknown-adapters": ("server.is_unknown_adapter_ignored", None, True),
     "--max-concurrent-requests": ("server.max_concurrent_requests", "7", 7),
     "--max-best-of": ("server.max_best_of", "7", 7),
     "--max-stop-sequences": ("server.max_stop_sequences", "7", 7),
@@ -171,7 +181,6 @@ REFUSED = {
     "--kv-cache-dtype": "fp8_e5m2",
     "--rope-scaling": "dynamic",
     "--rope-factor": "2.0",
-    "--lora-adapters": "a,b",
 }
 
 
@@ -355,6 +364,26 @@ def test_a_refused_flag_ends_it_with_one_sentence(command, flag, is_env):
 def test_values_that_ask_for_what_is_so_anyway_are_taken_in_silence(command, env):
     result = command("serve", **env)
     assert (result.exit_code, result.output, len(command.ran)) == (0, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("adapters", "sentence"),
+    [
+        ("a=b=c", "'a=b=c' is not of the form NAME=PATH or PATH, @REVISION behind it"),
+        ("x,a=", "'a=' is not of the form NAME=PATH or PATH, @REVISION behind it"),
+        ("=b", "'=b' is not of the form NAME=PATH or PATH, @REVISION behind it"),
+        ("a@b@c", "'a@b@c' is not of the form NAME=PATH or PATH, @REVISION behind it"),
+        ("a=x,a=y", "--lora-adapters names a more than once"),
+        (
+            "org/m=x",
+            "--lora-adapters must not use the model's own name; give NAME=PATH. Given: org/m",
+        ),
+    ],
+)
+def test_adapters_that_cannot_be_told_apart_are_refused(command, adapters, sentence):
+    result = command("serve", "--model-id", "org/m", "--lora-adapters", adapters)
+    assert (result.exit_code > 0, command.ran) == (True, [])
+    assert sentence in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

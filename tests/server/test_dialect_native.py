@@ -144,7 +144,7 @@ RANGES = [
     ({"best_of": 2}, "you must use sampling when `best_of` is > 1. Given: 2"),
     ({"best_of": 2, "do_sample": True, "seed": 1},
      "`seed` must not be set when `best_of` > 1. Given: 1"),
-    ({"adapter_id": "a"}, "`adapter_id`: adapters are not supported by this version"),
+    ({"adapter_id": "a"}, "`adapter_id` must be null, since no adapters are loaded. Given: a"),
     ({"grammar": {"type": "ebnf", "value": "a"}},
      "`grammar.type` must be one of json, json_object, json_schema, regex, choice, lark. "
      "Given: ebnf"),

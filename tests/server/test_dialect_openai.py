@@ -135,8 +135,6 @@ def test_a_value_out_of_range_is_told_with_its_limit(route, fields, message):
     [
         ({"n": 0}, "`n` must be >= 1 and <= 16. Given: 0"),
         ({"n": 17}, "`n` must be >= 1 and <= 16. Given: 17"),
-        ({"adapter_id": "a"}, "`adapter_id`: adapters are not supported by this version"),
-        ({"model": "adapter:a"}, "`model`: adapters are not supported by this version"),
         ({"max_tokens": 5, "max_completion_tokens": 6},
          "`max_completion_tokens` must equal `max_tokens` (5). Given: 6"),
         ({"max_tokens": 5, "max_completion_tokens": 5, "max_new_tokens": 6},

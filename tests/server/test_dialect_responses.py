@@ -128,8 +128,6 @@ def test_what_changes_nothing_is_taken(fields):
          "`temperature` must be >= 0.0 and <= 1000.0. Given: -1.0"),
         ({"input": "Hi", "metadata": {"k" * 65: "v"}},
          "`metadata`: expected `str` of length <= 64"),
-        ({"input": "Hi", "adapter_id": "a"},
-         "`adapter_id`: adapters are not supported by this version"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused_in_words(fields, message):

@@ -10,7 +10,16 @@ from tiny_models import native_kernels
 from engine.compute.kernels.native import KernelsMissing, Native
 from engine.compute.kernels.onednn import OneDnn, is_faster
 from engine.compute.kernels.reference import Reference
-from engine.compute.kernels.table import Epilogue, Heads, Layer, Paged, Turns, interleaved
+from engine.compute.kernels.table import (
+    AdapterTokens,
+    Epilogue,
+    Heads,
+    Layer,
+    LayerAdapter,
+    Paged,
+    Turns,
+    interleaved,
+)
 from engine.compute.logits import Logits
 
 TOLERANCE = 0.008
@@ -307,6 +316,73 @@ def test_layers_together_are_the_references(native, window, is_biased, is_int8):
     assert difference < tolerance * (got[reference].float() - x.float()).norm()
 
 
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_layers_with_adapters_are_the_references_and_each_token_is_by_itself(native, is_int8):
+    hidden, inner, heads, rank = 64, 96, Heads(4, 2, 32), 6
+    reference = Reference(torch.bfloat16)
+    paged, num_blocks = paged_of([1, 40, 17, 90, 33], 32)
+    turns = turns_of(32, 90)
+    sizes = [(heads.width, hidden), (hidden, 128), (2 * inner, hidden), (hidden, inner)]
+    weights = [random(n, k) / k**0.5 for n, k in sizes]
+    pairs = [
+        [(random(rank, k) / k**0.5, random(n, rank)) for n, k in sizes[: 1 + 3 * number]]
+        for number in range(2)
+    ]
+    norm, x = random(hidden), random(5, hidden)
+    of_both = [
+        AdapterTokens(1, torch.tensor([0, 3])),
+        AdapterTokens(0, torch.tensor([2])),
+    ]
+    of_one = [AdapterTokens(1, torch.tensor([3]))]
+
+    def added(kernels, adapted):
+        qkv, out, gate_up, down = (kernels.pack(weight, is_int8=is_int8) for weight in weights)
+        layer = Layer(norm, qkv, None, None, None, 32**-0.5, out, norm, gate_up, down)
+        adapters = []
+        for own in pairs:
+            beside = (qkv, out, gate_up, down)
+            parts = [
+                kernels.low_rank(*pair, weight) for pair, weight in zip(own, beside, strict=False)
+            ]
+            adapters.append([LayerAdapter(*parts, *[None] * (4 - len(parts)))])
+        caches = [[cache] for cache in caches_of(kernels, 2, num_blocks, 32, 32)]
+        y = x.clone()
+        kernels.decoder(heads, 1e-6, [layer], *caches, adapters).add(y, paged, turns, adapted)
+        return y
+
+    both, one, none = (added(native, adapted) for adapted in (of_both, of_one, ()))
+    assert torch.equal(both[[1, 4]], none[[1, 4]])
+    assert torch.equal(one[[0, 1, 2, 4]], none[[0, 1, 2, 4]])
+    assert torch.equal(one[3], both[3])
+    assert ((both - none)[[0, 2, 3]].norm(dim=1) > 1).all()
+    expected = added(reference, of_both)
+    tolerance = 0.05 if is_int8 else 0.02  # the reference rounds weights only
+    difference = (both.float() - expected.float()).norm()
+    assert difference < tolerance * (expected.float() - x.float()).norm()
+
+
+def test_adapters_that_do_not_fit_are_refused():
+    native = native_kernels()
+    k, heads = random(1, 1, 32, 32), Heads(1, 1, 32)
+    qkv, square = native.pack(random(96, 32)), native.pack(random(32, 32))
+    gate_up, norm = native.pack(random(64, 32)), random(32)
+    layer = Layer(norm, qkv, None, None, None, 1.0, square, norm, gate_up, square)
+
+    def join(rank, width):
+        part = native.low_rank(random(rank, 32), random(width, rank + rank % 2), qkv)
+        adapter = LayerAdapter(part, None, None, None)
+        return native.decoder(heads, 1e-6, [layer], [k], [k], [[adapter]])
+
+    for rank, width in ((4, 64), (3, 96)):
+        with pytest.raises(ValueError, match=r"an adapter of a weight \[96, 32\] has other sizes"):
+            join(rank, width)
+    paged, _ = paged_of([9, 3], 32)
+    for tokens in ([2], [-1, 0]):
+        adapted = [AdapterTokens(0, torch.tensor(tokens))]
+        with pytest.raises(ValueError, match="a kernel wants some of 2 tokens"):
+            join(4, 96).add(random(2, 32), paged, turns_of(32, 9), adapted)
+
+
 @pytest.mark.parametrize("is_in_place", [False, True])
 @pytest.mark.parametrize("width", [1, 15, 31, 32, 33, 320, 40_000])
 def test_a_masked_row_and_its_tops_are_the_references(native, reference, width, is_in_place):
@@ -403,7 +479,7 @@ def test_a_library_that_is_none_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("version", "missing", "reason"),
     [
-        (5, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
+        (6, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
         (0, "nullptr", "another version's: install again"),
     ],
 )

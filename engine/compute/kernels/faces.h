@@ -5,8 +5,8 @@
 #include "common.h"
 
 // What becomes of a product: stored, added to what is there, silu(gate) or gelu(gate) * factor of
-// interleaved columns, stored as float beside the largest of each panel.
-enum Epilogue { STORE, ADD, SILU_MUL, GELU_MUL, LOGITS };
+// interleaved columns, stored as float beside the largest of each panel, stored as float.
+enum Epilogue { STORE, ADD, SILU_MUL, GELU_MUL, LOGITS, FLOATS };
 
 FACE void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed);
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.compute.kernels.table import Layer, Packed
+from engine.compute.kernels.table import Layer, LayerAdapter, LowRank, Packed
 
 _TYPES: dict[str, Any] = {"p": c_void_p, "i": c_int64, "f": c_float}
 
@@ -44,7 +44,7 @@ class Library:
         return function
 
 
-# The structs of decoder.cpp.
+# The structs of decoder.cpp and adapter.h.
 
 
 class LinearStruct(ctypes.Structure):
@@ -93,6 +93,39 @@ class ShapeStruct(ctypes.Structure):
     )
 
 
+class LowRankStruct(ctypes.Structure):
+    """What an adapter adds to a linear."""
+
+    _fields_ = (("a", c_void_p), ("b", c_void_p), ("rank", c_int64))
+
+
+class LayerAdapterStruct(ctypes.Structure):
+    """What an adapter adds to a layer."""
+
+    _fields_ = (
+        ("qkv", LowRankStruct),
+        ("out", LowRankStruct),
+        ("gate_up", LowRankStruct),
+        ("down", LowRankStruct),
+    )
+
+
+class AdapterTokensStruct(ctypes.Structure):
+    """The tokens that an adapter is for."""
+
+    _fields_ = (
+        ("layers", POINTER(LayerAdapterStruct)),
+        ("num_tokens", c_int64),
+        ("tokens", c_void_p),
+    )
+
+
+class AdapterRoomStruct(ctypes.Structure):
+    """Room for what adapters add."""
+
+    _fields_ = (("gathered", c_void_p), ("narrow", c_void_p), ("added", c_void_p))
+
+
 class StepStruct(ctypes.Structure):
     """One step's tokens, and room for results."""
 
@@ -112,6 +145,10 @@ class StepStruct(ctypes.Structure):
         ("h", c_void_p),
         ("scratch", c_void_p),
         ("room", c_void_p),
+        ("num_adapters", c_int64),
+        ("adapters", POINTER(AdapterTokensStruct)),
+        ("adapter_room", AdapterRoomStruct),
+        ("sums", c_void_p),
     )
 
 
@@ -133,10 +170,21 @@ def layer_struct(layer: Layer, k: Tensor, v: Tensor) -> LayerStruct:
     )
 
 
+def adapter_struct(layer: LayerAdapter) -> LayerAdapterStruct:
+    """Point to what an adapter adds to a layer; who calls keeps it."""
+    return LayerAdapterStruct(*map(_low_rank_struct, layer.parts))
+
+
 def linear_struct(weight: Packed) -> LinearStruct:
     """Point to a packed weight."""
     pointers = weight.data.data_ptr(), pointer(weight.scales), pointer(weight.bias)
     return LinearStruct(*pointers, weight.n, weight.k)
+
+
+def _low_rank_struct(part: LowRank | None) -> LowRankStruct:
+    if part is None:
+        return LowRankStruct()
+    return LowRankStruct(part.a.data.data_ptr(), part.b.data.data_ptr(), part.a.n)
 
 
 def pointer(tensor: Tensor | None) -> int | None:

@@ -1,31 +1,34 @@
 """native: the C++ kernels as functions on tensors, and whether they run here.
 
-The C++ checks nothing, so every call's tensors are checked in this file.
+The C++ checks nothing, so every call's tensors are checked before it.
 """
 
 from collections.abc import Sequence
-from ctypes import byref
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.compute.kernels.library import (
-    LayerStruct,
-    Library,
-    ShapeStruct,
-    StepStruct,
-    layer_struct,
-    pointer,
+from engine.compute.kernels.checks import (
+    check,
+    check_cache,
+    check_logits,
+    check_paged,
+    check_turns,
+    check_width,
 )
+from engine.compute.kernels.library import Library, pointer
+from engine.compute.kernels.native_layers import NativeLayers
+from engine.compute.kernels.rooms import Rooms
 from engine.compute.kernels.table import (
     Choice,
     DecoderLayers,
     Epilogue,
     Heads,
     Layer,
+    LayerAdapter,
+    LowRank,
     Packed,
     Paged,
     Turns,
@@ -33,7 +36,7 @@ from engine.compute.kernels.table import (
 from engine.compute.logits import Logits
 from engine.errors import EngineError
 
-_VERSION = 5
+_VERSION = 6
 _PANEL = 32
 LOGITS = 4
 """The epilogue that is no Epilogue, since it writes two tensors."""
@@ -61,8 +64,7 @@ class Native:
         missing = self._library.missing()
         if missing is not None:
             raise KernelsMissing(f"this processor has no {missing.decode()}")
-        self._scratch = _Room()
-        self._int8_room = _Room()
+        self._rooms = Rooms(self._library)
 
     @property
     def has_amx(self) -> bool:
@@ -87,6 +89,10 @@ class Native:
             self._library.pack_int8(weight.data_ptr(), n, k, *pointers)
         return Packed(packed, bias, n, k, scales)
 
+    def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
+        """Lay out both halves of what is added beside a weight."""
+        return LowRank(self.pack(a), self.pack(b))
+
     def linear(
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
     ) -> None:
@@ -97,7 +103,7 @@ class Native:
 
     def logits(self, x: Tensor, weight: Packed, out: Logits) -> None:
         """Multiply `x [rows, in]` into `out`, for as many rows."""
-        _check_logits(out, len(x), weight.n)
+        check_logits(out, len(x), weight.n)
         self._multiply(x, weight, out.values, out.tops, LOGITS)
 
     def _multiply(
@@ -110,7 +116,7 @@ class Native:
         if weight.scales is None:
             self._library.linear(*given, *rest)
         else:
-            room = self.int8_room(num_rows, k)
+            room = self._rooms.int8(num_rows, k)
             self._library.linear_int8(*given, weight.scales.data_ptr(), *rest, room)
 
     def rms_norm(
@@ -138,9 +144,9 @@ class Native:
     ) -> None:
         """Turn `qkv [tokens, heads.width]` in place; put keys and values into a layer's cache."""
         check(qkv, (len(qkv), heads.width))
-        _check_paged(paged, len(qkv))
-        _check_cache(heads, k, v)
-        _check_turns(turns, heads, paged)
+        check_paged(paged, len(qkv))
+        check_cache(heads, k, v)
+        check_turns(turns, heads, paged)
         self._library.rope_write(
             qkv.data_ptr(),
             len(qkv),
@@ -163,7 +169,7 @@ class Native:
     def write(self, key: Tensor, value: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Put `key` and `value`, `[kv_heads, tokens, dim]`, into a layer's cache."""
         num_kv_heads, num_tokens, dim = key.shape
-        _check_cache(Heads(num_kv_heads, num_kv_heads, dim), k, v)
+        check_cache(Heads(num_kv_heads, num_kv_heads, dim), k, v)
         check(slots, (num_tokens,), torch.int64)
         key, value = key.contiguous(), value.contiguous()
         check(key, (num_kv_heads, num_tokens, dim))
@@ -203,8 +209,8 @@ class Native:
         if queries.stride()[1:] != (dim, 1):
             queries = queries.contiguous()
         check(out, queries.shape, queries.dtype)
-        _check_paged(paged, num_tokens)
-        _check_cache(Heads(num_heads, num_kv_heads, dim), k, v)
+        check_paged(paged, num_tokens)
+        check_cache(Heads(num_heads, num_kv_heads, dim), k, v)
         self._library.attend(
             queries.data_ptr(),
             queries.stride(0),
@@ -222,14 +228,14 @@ class Native:
             paged.positions.data_ptr(),
             window or 0,
             scale,
-            self.scratch(num_heads // num_kv_heads, paged.tables.shape[1] * block_size),
+            self._rooms.attention(num_heads // num_kv_heads, paged.tables.shape[1] * block_size),
             out.data_ptr(),
         )
 
     def mask(self, row: Tensor, mask: Tensor, out: Logits) -> None:
         """Copy a row of logits, which may be `out`'s own, without what the mask forbids."""
         width = len(row)
-        tops = _check_logits(out, 1, width)
+        tops = check_logits(out, 1, width)
         check(row, (width,), torch.float32)
         if len(mask) < tops.shape[1]:
             raise ValueError(f"a kernel wants a mask of {width} bits. Given: {32 * len(mask)}")
@@ -240,7 +246,7 @@ class Native:
     def greedy(self, logits: Logits, rows: Sequence[int], *, is_shown: bool) -> list[Choice]:
         """Choose the best of some rows of logits, with its logprob if shown."""
         num_logits, width = logits.values.shape
-        tops = _check_logits(logits, num_logits, width)
+        tops = check_logits(logits, num_logits, width)
         if not 0 <= min(rows) <= max(rows) < num_logits:
             raise ValueError(f"a kernel wants rows of {num_logits}. Given: {rows}")
         places = torch.tensor(rows)
@@ -251,14 +257,6 @@ class Native:
         shown = [None] * len(rows) if logprobs is None else logprobs.tolist()
         return list(zip(ids.tolist(), shown, strict=True))
 
-    def scratch(self, group: int, max_length: int) -> int:
-        """Give a pointer to room for attention over so many tokens."""
-        return self._scratch.of(self._library.attend_scratch(group, max_length))
-
-    def int8_room(self, num_rows: int, width: int) -> int:
-        """Give a pointer to room for rows of 8 bits."""
-        return self._int8_room.of(self._library.int8_room(num_rows, width))
-
     def decoder(
         self,
         heads: Heads,
@@ -266,107 +264,10 @@ class Native:
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
+        adapters: Sequence[Sequence[LayerAdapter]] = (),
     ) -> DecoderLayers:
         """Join layers to a cache."""
-        return NativeLayers(self, self._library.decode, heads, epsilon, layers, k, v)
-
-
-class _Room:
-    """Memory that is kept from call to call, and grows."""
-
-    def __init__(self) -> None:
-        self._bytes = torch.empty(0, dtype=torch.uint8)
-
-    def of(self, num_bytes: int) -> int:
-        """Give a pointer to so many bytes; good until more are wanted."""
-        if len(self._bytes) < num_bytes:
-            self._bytes = torch.empty(num_bytes + num_bytes // 4, dtype=torch.uint8)
-        return self._bytes.data_ptr()
-
-
-class NativeLayers:
-    """Layers as decoder.cpp reads them."""
-
-    def __init__(
-        self,
-        native: Native,
-        decode: Any,
-        heads: Heads,
-        epsilon: float,
-        layers: Sequence[Layer],
-        k: Sequence[Tensor],
-        v: Sequence[Tensor],
-    ) -> None:
-        self._native = native
-        self._decode = decode
-        self._heads = heads
-        self._tensors = (layers, k, v)  # what the pointers point to
-        self._hidden = layers[0].qkv.k
-        self._is_int8 = any(layer.qkv.scales is not None for layer in layers)
-        self._widths = [self._hidden, heads.width, heads.num_heads * heads.dim, layers[0].down.k]
-        self._work = _Room()
-        for layer, keys, values in zip(layers, k, v, strict=True):
-            self._check_layer(layer)
-            _check_cache(heads, keys, values)
-        _, num_blocks, block_size, _ = k[0].shape
-        self._block_size = block_size
-        self._shape = ShapeStruct(
-            len(layers),
-            self._hidden,
-            heads.num_heads,
-            heads.num_kv_heads,
-            heads.dim,
-            num_blocks,
-            block_size,
-            epsilon,
-        )
-        entries = map(layer_struct, layers, k, v)
-        self._layers = (LayerStruct * len(layers))(*entries)
-
-    def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
-        """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
-        num_tokens, heads = len(x), self._heads
-        check(x, (num_tokens, self._hidden))
-        _check_paged(paged, num_tokens)
-        _check_turns(turns, heads, paged)
-        group = heads.num_heads // heads.num_kv_heads
-        step = StepStruct(
-            num_tokens,
-            x.data_ptr(),
-            paged.positions.data_ptr(),
-            paged.slots.data_ptr(),
-            paged.rows.data_ptr(),
-            paged.tables.data_ptr(),
-            paged.tables.shape[1],
-            turns.cosine.data_ptr(),
-            turns.sine.data_ptr(),
-            *self._rooms(num_tokens),
-            self._native.scratch(group, paged.tables.shape[1] * self._block_size),
-            self._native.int8_room(num_tokens, max(self._widths)) if self._is_int8 else None,
-        )
-        self._decode(byref(self._shape), self._layers, byref(step))
-
-    def _rooms(self, num_tokens: int) -> list[int]:
-        """Divide the room for results; they are pointers."""
-        token_bytes = [width * _BFLOAT16.itemsize for width in self._widths]
-        start = self._work.of(num_tokens * sum(token_bytes))
-        return [start + num_tokens * sum(token_bytes[:place]) for place in range(len(token_bytes))]
-
-    def _check_layer(self, layer: Layer) -> None:
-        hidden, width, attended, inner = self._widths
-        for weight, n, k in (
-            (layer.qkv, width, hidden),
-            (layer.out, hidden, attended),
-            (layer.gate_up, 2 * inner, hidden),
-            (layer.down, hidden, inner),
-        ):
-            if (weight.n, weight.k) != (n, k):
-                raise ValueError(f"a layer wants a weight {[n, k]}. Given: {[weight.n, weight.k]}")
-        check(layer.norm, (hidden,))
-        check(layer.mlp_norm, (hidden,))
-        for norm in (layer.q_norm, layer.k_norm):
-            if norm is not None:
-                check(norm, (self._heads.dim,))
+        return NativeLayers(self._library, self._rooms, heads, epsilon, layers, k, v, adapters)
 
 
 def find_native() -> Path:
@@ -375,46 +276,3 @@ def find_native() -> Path:
     if path is None:
         raise KernelsMissing("they were not built: there was no C++ compiler at install")
     return path
-
-
-def check_width(weight: Tensor, *, is_int8: bool) -> None:
-    """Refuse a weight `[out, in]` that no kernel takes."""
-    n, k = weight.shape
-    if k % (4 if is_int8 else 2):
-        multiple = "a multiple of four" if is_int8 else "even"
-        raise ValueError(f"a kernel wants weights whose width is {multiple}. Given: {[n, k]}")
-
-
-def check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = _BFLOAT16) -> None:
-    """Refuse a tensor that is not what a kernel reads or writes."""
-    if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_contiguous():
-        raise ValueError(
-            f"a kernel wants {dtype} {list(shape)} without gaps. "
-            f"Given: {tensor.dtype} {list(tensor.shape)}, strides {tensor.stride()}"
-        )
-
-
-def _check_logits(logits: Logits, num_rows: int, width: int) -> Tensor:
-    """Check both tensors; return the second."""
-    check(logits.values, (num_rows, width), torch.float32)
-    tops = torch.empty(0) if logits.tops is None else logits.tops
-    check(tops, (num_rows, -(-width // _PANEL)), torch.float32)
-    return tops
-
-
-def _check_paged(paged: Paged, num_tokens: int) -> None:
-    for each in (paged.positions, paged.slots, paged.rows):
-        check(each, (num_tokens,), torch.int64)
-    check(paged.tables, (len(paged.tables), paged.tables.shape[1]), torch.int64)
-
-
-def _check_cache(heads: Heads, k: Tensor, v: Tensor) -> None:
-    for cache in (k, v):
-        check(cache, (heads.num_kv_heads, *k.shape[1:3], heads.dim))
-
-
-def _check_turns(turns: Turns, heads: Heads, paged: Paged) -> None:
-    for table in (turns.cosine, turns.sine):
-        check(table, (len(table), heads.dim), torch.float32)
-    if len(turns.sine) != len(turns.cosine) or int(paged.positions.max()) >= len(turns.cosine):
-        raise ValueError(f"a kernel wants turns for every position. Given: {len(turns.cosine)}")

@@ -11,10 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from engine.compute.kernels.checks import check, check_width
+from engine.compute.kernels.epilogues import finish
 from engine.compute.kernels.loop import Loop
-from engine.compute.kernels.native import LOGITS, Native, check, check_width
-from engine.compute.kernels.reference import finish, note_tops
-from engine.compute.kernels.table import LANES, DecoderLayers, Epilogue, Heads, Layer, Packed
+from engine.compute.kernels.native import LOGITS, Native
+from engine.compute.kernels.reference import note_tops
+from engine.compute.kernels.table import (
+    LANES,
+    DecoderLayers,
+    Epilogue,
+    Heads,
+    Layer,
+    LayerAdapter,
+    LowRank,
+    Packed,
+)
 from engine.compute.logits import Logits
 
 _NUM_ROWS = (1, 16, 256)
@@ -35,6 +46,12 @@ class OneDnn(Native):
             return super().pack(weight, bias, is_int8=True)
         check_width(weight, is_int8=False)
         return Packed(_reorder(weight), bias, *weight.shape)
+
+    def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
+        """Lay out both halves; beside weights of 8 bits our own loop multiplies them."""
+        if beside.scales is None:
+            return super().low_rank(a, b, beside)
+        return LowRank(super().pack(a), super().pack(b))
 
     def _multiply(
         self, x: Tensor, weight: Packed, out: Tensor, tops: Tensor | None, epilogue: int
@@ -57,11 +74,12 @@ class OneDnn(Native):
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
+        adapters: Sequence[Sequence[LayerAdapter]] = (),
     ) -> DecoderLayers:
         """Join layers to a cache."""
         if any(layer.qkv.scales is not None for layer in layers):
-            return super().decoder(heads, epsilon, layers, k, v)
-        return Loop(self, heads, epsilon, layers, k, v)
+            return super().decoder(heads, epsilon, layers, k, v, adapters)
+        return Loop(self, heads, epsilon, layers, k, v, adapters)
 
 
 def can_pack() -> bool:

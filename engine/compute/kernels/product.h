@@ -51,6 +51,10 @@ INLINE void finish(const Out& out, int64_t r, int64_t column, __m512 low, __m512
     const __m512 none = _mm512_set1_ps(-INFINITY);
     *out.top(r, column) = largest(_mm512_mask_mov_ps(none, m0, low),
                                   _mm512_mask_mov_ps(none, m1, high));
+  } else if (EPILOGUE == FLOATS) {
+    float* y = (float*)out.row(r) + column;
+    _mm512_mask_storeu_ps(y, m0, low);
+    _mm512_mask_storeu_ps(y + 16, m1, high);
   } else if (EPILOGUE == SILU_MUL || EPILOGUE == GELU_MUL) {  // 16 of the gate, then 16 to multiply
     bf16* y = (bf16*)out.row(r) + column / 2;
     const __m512 gate = EPILOGUE == SILU_MUL ? silu(low) : gelu(low);
@@ -117,5 +121,6 @@ static void multiply_to(const Product& product, int64_t m, void* y, float* tops,
     case SILU_MUL: return multiply_panels<Product, SILU_MUL>(product, m, Out{to, n, tops, n});
     case GELU_MUL: return multiply_panels<Product, GELU_MUL>(product, m, Out{to, n, tops, n});
     case LOGITS: return multiply_panels<Product, LOGITS>(product, m, Out{to, n * 4, tops, n});
+    case FLOATS: return multiply_panels<Product, FLOATS>(product, m, Out{to, n * 4, tops, n});
   }
 }

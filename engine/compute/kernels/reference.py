@@ -4,15 +4,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, linear, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, pad, scaled_dot_product_attention
 
+from engine.compute.kernels.epilogues import finish
 from engine.compute.kernels.loop import Loop
 from engine.compute.kernels.table import (
-    LANES,
     Choice,
     Epilogue,
     Heads,
     Layer,
+    LayerAdapter,
+    LowRank,
     Packed,
     Paged,
     Turns,
@@ -33,6 +35,10 @@ class Reference:
             rounded = (weight.float() / scales).nan_to_num().round() * scales
             weight = rounded.to(weight.dtype)
         return Packed(weight, bias, *weight.shape)
+
+    def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
+        """Lay out both halves of what is added beside a weight."""
+        return LowRank(self.pack(a), self.pack(b))
 
     def linear(
         self, x: Tensor, weight: Packed, out: Tensor, epilogue: Epilogue = Epilogue.STORE
@@ -127,28 +133,16 @@ class Reference:
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
+        adapters: Sequence[Sequence[LayerAdapter]] = (),
     ) -> Loop:
         """Join layers to a cache."""
-        return Loop(self, heads, epsilon, layers, k, v)
+        return Loop(self, heads, epsilon, layers, k, v, adapters)
 
 
 def forbidden(mask: Tensor, width: int) -> Tensor:
     """Spread a mask of int32 over `[width]` booleans, true where the mask has no bit."""
     bits = mask[:, None] >> torch.arange(PANEL, dtype=torch.int32, device=mask.device)
     return (bits & 1 == 0).flatten()[:width]
-
-
-def finish(y: Tensor, out: Tensor, epilogue: Epilogue) -> None:
-    """Do with a product what the epilogue says."""
-    if epilogue is Epilogue.ADD:
-        out += y
-    elif epilogue.is_gated:
-        gate, other = y.unflatten(1, (-1, 2, LANES)).unbind(2)
-        is_silu = epilogue is Epilogue.SILU_MUL
-        active = silu(gate) if is_silu else gelu(gate, approximate="tanh")
-        torch.mul(active, other, out=out.unflatten(1, (-1, LANES)))
-    else:
-        out.copy_(y)
 
 
 def note_tops(out: Logits) -> None:

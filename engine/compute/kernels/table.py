@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -76,6 +76,41 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class LowRank:
+    """What an adapter adds to a linear: `x [tokens, in]` becomes `(x a^T) b^T`."""
+
+    a: Packed
+    """`[rank, in]`, the rank even."""
+    b: Packed
+    """`[out, rank]`, times the adapter's scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAdapter:
+    """What an adapter adds to a layer's linears; None: nothing."""
+
+    qkv: LowRank | None
+    out: LowRank | None
+    gate_up: LowRank | None
+    """Its `b` is `interleaved` as the weight is."""
+    down: LowRank | None
+
+    @property
+    def parts(self) -> tuple[LowRank | None, ...]:
+        """Give all of them, in this order."""
+        return self.qkv, self.out, self.gate_up, self.down
+
+
+class AdapterTokens(NamedTuple):
+    """The tokens of a step that an adapter is added for."""
+
+    number: int
+    """Of the adapter, among those that were loaded."""
+    tokens: Tensor
+    """Indices, each in one AdapterTokens of a step at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class Turns:
     """How heads are turned by position: `[positions, dim]` of float32, the halves alike."""
 
@@ -111,6 +146,10 @@ class Kernels(Protocol):
 
         With `is_int8` it is quantised, and its width a multiple of four.
         """
+        ...
+
+    def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
+        """Lay out `a [rank, in]` and `b [out, rank]`, to be added beside a decoder's weight."""
         ...
 
     def linear(
@@ -199,15 +238,18 @@ class Kernels(Protocol):
         layers: Sequence[Layer],
         k: Sequence[Tensor],
         v: Sequence[Tensor],
+        adapters: Sequence[Sequence[LayerAdapter]] = (),
     ) -> "DecoderLayers":
-        """Join layers to a cache, whose tensors are as in `write`."""
+        """Join layers, and adapters of as many, to a cache, whose tensors are as in `write`."""
         ...
 
 
 class DecoderLayers(Protocol):
     """Layers that were joined to a cache."""
 
-    def add(self, x: Tensor, paged: Paged, turns: Turns) -> None:
+    def add(
+        self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()
+    ) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
         ...
 

@@ -1,0 +1,53 @@
+"""checks: what the C++ kernels want of their tensors."""
+
+import torch
+from torch import Tensor
+
+from engine.compute.kernels.table import Heads, Paged, Turns
+from engine.compute.logits import PANEL, Logits
+
+
+def check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> None:
+    """Check one tensor; raises ValueError, as all of these."""
+    if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_contiguous():
+        raise ValueError(
+            f"a kernel wants {dtype} {list(shape)} without gaps. "
+            f"Given: {tensor.dtype} {list(tensor.shape)}, strides {tensor.stride()}"
+        )
+
+
+def check_width(weight: Tensor, *, is_int8: bool) -> None:
+    """Refuse a weight `[out, in]` that no kernel takes."""
+    n, k = weight.shape
+    if k % (4 if is_int8 else 2):
+        multiple = "a multiple of four" if is_int8 else "even"
+        raise ValueError(f"a kernel wants weights whose width is {multiple}. Given: {[n, k]}")
+
+
+def check_logits(logits: Logits, num_rows: int, width: int) -> Tensor:
+    """Check both tensors; return the second."""
+    check(logits.values, (num_rows, width), torch.float32)
+    tops = torch.empty(0) if logits.tops is None else logits.tops
+    check(tops, (num_rows, -(-width // PANEL)), torch.float32)
+    return tops
+
+
+def check_paged(paged: Paged, num_tokens: int) -> None:
+    """Check what the tokens of a step see."""
+    for each in (paged.positions, paged.slots, paged.rows):
+        check(each, (num_tokens,), torch.int64)
+    check(paged.tables, (len(paged.tables), paged.tables.shape[1]), torch.int64)
+
+
+def check_cache(heads: Heads, k: Tensor, v: Tensor) -> None:
+    """Check a layer's cache."""
+    for cache in (k, v):
+        check(cache, (heads.num_kv_heads, *k.shape[1:3], heads.dim))
+
+
+def check_turns(turns: Turns, heads: Heads, paged: Paged) -> None:
+    """Check that heads can be turned at every position of a step."""
+    for table in (turns.cosine, turns.sine):
+        check(table, (len(table), heads.dim), torch.float32)
+    if len(turns.sine) != len(turns.cosine) or int(paged.positions.max()) >= len(turns.cosine):
+        raise ValueError(f"a kernel wants turns for every position. Given: {len(turns.cosine)}")
