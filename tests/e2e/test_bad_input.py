@@ -103,7 +103,7 @@ ROUTES = (
     Route("/chat_tokenize", {"messages": CHAT["messages"]}, bodies.ChatTokenizeBody),
     Route("/detokenize", {"tokens": [1], "note": "What is"}, bodies.DetokenizeBody),
     Route("/v1/responses", RESPONSE, responses_types.ResponsesBody),
-    Route("/v1/responses", RESPONSE, responses_types.InputMessage, ("input", 0)),
+    Route("/v1/responses", RESPONSE, responses_types.InputItem, ("input", 0)),
     Route("/v1/responses", {**RESPONSE, "text": {}}, responses_types.TextOptions, ("text",)),
     Route("/v1/messages", CHAT, messages_types.MessagesBody),
     Route("/v1/messages", CHAT, messages_types.MessageTurn, ("messages", 0)),

@@ -13,6 +13,7 @@ from dialect_config import dialect_config
 
 from engine import Delta, Finish, FinishReason, PromptToken, Token, TopToken, Usage
 from server.dialects import openai
+from server.dialects.call import EncodedPrompt
 from server.dialects.chat import ChatDialect
 from server.dialects.cloud import InvocationsDialect, VertexDialect
 from server.dialects.completions import CompletionsDialect
@@ -21,6 +22,8 @@ from server.dialects.responses import ResponsesDialect
 from server.dialects.tgi import CompatDialect, GenerateDialect, GenerateStreamDialect
 from server.errors import ErrorType, Problem
 
+NUM_PROMPT_TOKENS = 5
+"""Of every prompt, before it is run."""
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.txt"))
 CALL_ID = re.compile(rb'"id":"([A-Za-z0-9]{9})","type":"function"')
 """What `$CALL0` and so on stand for, in their order."""
@@ -92,7 +95,8 @@ def answer(golden):
     call = golden.dialect.parse(golden.body)
     generations = call.generations()
     assert len(generations) == call.num_permits
-    reply = call.reply("r1", 1_767_225_600)
+    prompts = [EncodedPrompt(NUM_PROMPT_TOKENS) for _ in generations]
+    reply = call.reply("r1", 1_767_225_600, prompts)
     sent = b""
     for step in golden.deltas():
         if isinstance(step, Problem):

@@ -40,7 +40,7 @@ def test_turns_reach_the_template_as_messages(fields, messages):
 
 @pytest.mark.parametrize(("fields", "messages"), CHATS)
 def test_the_same_turns_are_counted(fields, messages):
-    assert parse_count(json.dumps(fields).encode()) == ChatPrompt(tuple(messages))
+    assert parse_count(dialect_config(), json.dumps(fields).encode()) == ChatPrompt(tuple(messages))
     assert messages_reply.count_body(7) == b'{"input_tokens":7}'
 
 
@@ -136,7 +136,7 @@ def test_max_tokens_must_be_there():
     ],
 )
 def test_tools_are_refused_in_words(fields, field):
-    for take in (parse, lambda **body: parse_count(json.dumps(body).encode())):
+    for take in (parse, lambda **body: parse_count(dialect_config(), json.dumps(body).encode())):
         with pytest.raises(Problem) as caught:
             take(messages=[USER], max_tokens=9, **fields)
         assert (caught.value.error_type, caught.value.field) == (ErrorType.TOOL_ERROR, field)

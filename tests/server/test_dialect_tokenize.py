@@ -25,7 +25,7 @@ SPANS = [TextSpan(1, "", 0, 0), TextSpan(70, "\u00e9", 0, 2), TextSpan(2, " x", 
     ],
 )
 def test_what_to_tokenize_and_how_to_answer(body, call):
-    assert tokenize.parse(json.dumps(body).encode()) == call
+    assert tokenize.parse(dialect_config(), json.dumps(body).encode()) == call
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_what_to_tokenize_and_how_to_answer(body, call):
 )
 def test_what_cannot_be_tokenized_is_refused(body, message):
     with pytest.raises(Problem) as caught:
-        tokenize.parse(json.dumps(body).encode())
+        tokenize.parse(dialect_config(), json.dumps(body).encode())
     assert (caught.value.status, caught.value.message) == (
         422,
         f"Input validation error: {message}",

@@ -34,10 +34,10 @@ PARSERS = {
     "/v1/chat/completions": ChatDialect(CONFIG).parse,
     "/v1/responses": ResponsesDialect(CONFIG).parse,
     "/v1/messages": MessagesDialect(CONFIG).parse,
-    "/v1/messages/count_tokens": parse_count,
+    "/v1/messages/count_tokens": partial(parse_count, CONFIG),
     "/invocations": InvocationsDialect(CONFIG).parse,
     "/vertex": VertexDialect(CONFIG).parse,
-    "/tokenize": tokenize.parse,
+    "/tokenize": partial(tokenize.parse, CONFIG),
     "/chat_tokenize": tokenize.parse_chat,
     "/detokenize": partial(tokenize.parse_ids, CONFIG),
 }
