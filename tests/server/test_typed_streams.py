@@ -14,6 +14,7 @@ from server.dialects.call import EncodedPrompt
 from server.dialects.messages import MessagesDialect
 from server.dialects.responses import ResponsesDialect
 from server.dialects.tools.formats import FORMATS
+from server.dialects.tools.turn import Kind
 
 USER = {"role": "user", "content": "Hi"}
 USAGE = Usage(5, 2, 9, 0.0, 0.0, 0.0)
@@ -96,6 +97,28 @@ def made_up(data, name):
     return config, list(deltas_of(["".join(pieces)], [], reason)), split
 
 
+def parsed(call, text, ending):
+    """Say what a whole text holds, by the parser alone: content, thoughts and calls."""
+    parser = call.parser([EncodedPrompt(5, ending)])
+    if parser is None:
+        return text, "", []
+    gains = parser.feed(text) + parser.end()
+    return (
+        "".join(gain.text for gain in gains if gain.kind is Kind.CONTENT),
+        "".join(gain.text for gain in gains if gain.kind is Kind.REASONING),
+        [gain.text for gain in gains if gain.kind is Kind.CALL],
+    )
+
+
+def sorted_out(blocks, text, thought, called):
+    """Say the same of (kind, name, text) of each block, for the names that kinds have."""
+    return (
+        "".join(block[2] for block in blocks if block[0] == text),
+        "".join(block[2] for block in blocks if block[0] == thought),
+        [block[1] for block in blocks if block[0] == called],
+    )
+
+
 @every_format
 @untimed
 @given(data=st.data(), has_tools=st.booleans(), ending=st.sampled_from(["", "<think>\n"]))
@@ -113,6 +136,9 @@ def test_the_events_of_messages_add_up_to_the_whole_answer(name, data, has_tools
             assert arguments == {"INVALID_JSON": text} or arguments == json.loads(text or "{}")
         else:
             assert text == whole_text
+    found = sorted_out(blocks, "text", "thinking", "tool_use")
+    call = ask_messages(config, has_tools, True)
+    assert found == parsed(call, in_one[0].finish.text, ending)
     assert check_messages(stream).finish_reason == json.loads(whole)["stop_reason"]
 
 
@@ -126,6 +152,13 @@ def test_the_events_of_responses_add_up_to_the_whole_answer(name, data, has_tool
     last = said.events[-1]["response"]
     assert without_ids(last["output"]) == without_ids(whole["output"])
     assert (last["status"], last["usage"]) == (whole["status"], whole["usage"])
+    blocks = [
+        (item["type"], item.get("name"), said.texts[index])
+        for index, item in enumerate(last["output"])
+    ]
+    found = sorted_out(blocks, "message", "reasoning", "function_call")
+    call = ask_responses(config, has_tools, True)
+    assert found == parsed(call, in_one[0].finish.text, ending)
     done = [event for event in said.events if event["type"] == "response.output_item.done"]
     assert [event["item"] for event in done] == last["output"]
     for event in said.events:
