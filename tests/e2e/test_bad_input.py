@@ -79,6 +79,7 @@ NATIVE = {"inputs": "What is", "parameters": {"max_new_tokens": 1}}
 TEXT = {"prompt": "What is", "max_tokens": 1}
 CHAT = {"messages": [{"role": "user", "content": "What is"}], "max_tokens": 1}
 RESPONSE = {"input": CHAT["messages"], "max_output_tokens": 1}
+CALL = {**CHAT["messages"][0], "type": "function_call", "name": "f", "call_id": "c"}
 RESULT = {"type": "tool_result", "tool_use_id": "c", "content": "What is"}
 ROUTES = (
     Route("/", NATIVE, bodies.CompatBody),
@@ -108,13 +109,13 @@ ROUTES = (
     Route("/v1/responses", {**RESPONSE, "text": {}}, responses_types.TextOptions, ("text",)),
     Route(
         "/v1/responses",
-        {**RESPONSE, "tools": [{"type": "function", "name": "f"}]},
+        {**RESPONSE, "tools": [{"type": "function", "name": "f"}], "tool_choice": "none"},
         responses_types.FunctionTool,
         ("tools", 0),
     ),
     Route(
         "/v1/responses",
-        {**RESPONSE, "input": [{"type": "function_call", "name": "f", "call_id": "What"}]},
+        {**RESPONSE, "input": [CALL]},
         responses_types.InputItem,
         ("input", 0),
     ),
@@ -128,7 +129,7 @@ ROUTES = (
     ),
     Route(
         "/v1/messages",
-        {**CHAT, "tools": [{"name": "f"}]},
+        {**CHAT, "tools": [{"name": "f"}], "tool_choice": {"type": "none"}},
         messages_types.MessageTool,
         ("tools", 0),
     ),
