@@ -1,6 +1,6 @@
 // What the playground sends, and how it reads what comes: one form for both kinds of routes.
 //
-// A step is `{tokens, finish}`: tokens as `{text, raw, logprob, isSpecial, top}`, and at the end
+// A step is `{tokens, finish}`: tokens as `{text, raw, logprob, isSpecial, isThought, top}`, and at the end
 // what is known of it, `{reason, numTokens, numPrompt, numCached, seed}`, perhaps in parts.
 
 /** Continue a text: TGI's route, whose logprobs are those of the distribution sampled from. */
@@ -72,8 +72,9 @@ function nativeToken({ text, logprob, special }, top) {
 function readChat({ choices, usage }) {
   const [choice] = choices;
   const entries = choice?.logprobs?.content ?? [];
-  const text = choice?.delta.content ?? "";
-  const tokens = entries.map((entry) => chatToken(entry, text));
+  const thought = choice?.delta.reasoning_content;
+  const text = thought ?? choice?.delta.content ?? "";
+  const tokens = entries.map((entry) => ({ ...chatToken(entry, text), isThought: thought !== undefined }));
   return { tokens, finish: { ...chatReason(choice), ...chatUsage(usage) } };
 }
 
