@@ -74,12 +74,19 @@ function readChat({ choices, usage }) {
   const entries = choice?.logprobs?.content ?? [];
   const thought = choice?.delta.reasoning_content;
   const text = thought ?? choice?.delta.content ?? "";
-  const tokens = entries.map((entry) => ({ ...chatToken(entry, text), isThought: thought !== undefined }));
+  const tokens = entries.map((entry) => chatToken(entry, text));
+  if (!entries.length && text) tokens.push(held(text));
+  for (const token of tokens) token.isThought = thought !== undefined;
   return { tokens, finish: { ...chatReason(choice), ...chatUsage(usage) } };
 }
 
 function chatToken({ token, logprob, top_logprobs: top }, text) {
   return { text, raw: token, logprob, isSpecial: false, top: top.map((other) => ({ ...other, text: other.token })) };
+}
+
+// What was held back, since it might have been a call, comes without a token of its own.
+function held(text) {
+  return { text, raw: text, logprob: null, isSpecial: false, top: [] };
 }
 
 function chatReason(choice) {

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.needs("chromium")
 
 async def test_thoughts_fold_up_before_the_answer_and_do_not_go_back(chromium):
     async with (
-        in_process(script("I think.</think>\n\nHello."), template=QWEN) as server,
+        in_process(script("I think.</think>\n\nHello. "), template=QWEN) as server,
         open_page(chromium, server.url) as page,
     ):
         bodies = bodies_of(page)
@@ -21,12 +21,12 @@ async def test_thoughts_fold_up_before_the_answer_and_do_not_go_back(chromium):
         thoughts = page.locator(".turn.assistant .thoughts")
         await expect(thoughts).not_to_have_attribute("open", "")
         answer = page.locator(".turn.assistant .answer > .tokens")
-        assert await answer.text_content() == "Hello."
+        assert await answer.text_content() == "Hello. "
         await thoughts.locator("summary").click()
         await expect(thoughts.locator(".tokens")).to_be_visible()
         assert await thoughts.locator(".tokens").text_content() == "I think."
         await chat(page, "And?")
-    assert [message["content"] for message in bodies[1]["messages"]] == ["Hi", "Hello.", "And?"]
+    assert [message["content"] for message in bodies[1]["messages"]] == ["Hi", "Hello. ", "And?"]
 
 
 async def test_thoughts_are_open_while_they_come_and_none_are_shown_without_any(chromium):
