@@ -3,7 +3,7 @@
 What the dialects with typed events are made of, streamed or not. Knows none of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import NamedTuple, Self
@@ -38,7 +38,7 @@ class Part:
         """Give it as it was when it began."""
         return replace(self, tokens=[], _pieces=[])
 
-    def add(self, text: str, tokens: list[Token]) -> None:
+    def add(self, text: str, tokens: Sequence[Token]) -> None:
         """Take what it gained."""
         self._pieces.append(text)
         self.tokens += tokens
@@ -59,7 +59,7 @@ class Change(NamedTuple):
     part: Part
     text: str = ""
     """What it gains."""
-    tokens: tuple[Token, ...] = ()
+    tokens: Sequence[Token] = ()
     """Those that brought a text, with those before them that brought nothing."""
 
 
@@ -68,10 +68,13 @@ class Parts:
 
     def __init__(self, parser: TurnParser | None) -> None:
         self.all: list[Part] = []
+        self.num_thought_tokens = 0
+        """Those of thoughts, with their closing marks and what space follows."""
         self._parser = parser
-        self._is_open = False
-        """The last one still grows."""
+        self._open: Part | None = None
         self._pending: list[Token] = []
+        """With logprobs, and without text so far."""
+        self._changes: list[Change] = []
 
     @property
     def has_calls(self) -> bool:
@@ -80,50 +83,53 @@ class Parts:
 
     def push(self, delta: Delta) -> list[Change]:
         """Take the next delta; there is at least one part when the last has been taken."""
-        changes: list[Change] = []
         for token, gains in self._read(delta):
             if token is not None and token.logprob is not None:
                 self._pending.append(token)
             for gain in gains:
-                changes += self._take(gain)
+                self._take(gain)
+            is_thought = self._open is not None and self._open.kind is Kind.REASONING
+            self.num_thought_tokens += is_thought and token is not None
         if delta.finish is not None:
-            changes += self._finish()
+            if not self.all:
+                self._begin(Kind.CONTENT)
+            self._end()
+        changes, self._changes = self._changes, []
         return changes
 
-    def _read(self, delta: Delta) -> Iterator[tuple[Token | None, list[Gain]]]:
+    def _read(self, delta: Delta) -> Iterable[tuple[Token | None, list[Gain]]]:
         if self._parser is not None:
             return self._parser.read(delta)
-        return ((token, [Gain(Kind.CONTENT, token.visible)]) for token in delta.tokens)
+        return [(token, [Gain(Kind.CONTENT, token.visible)]) for token in delta.tokens]
 
-    def _take(self, gain: Gain) -> Iterator[Change]:
+    def _take(self, gain: Gain) -> None:
         if gain.kind is Kind.CALL:
-            yield from self._end()
-            yield self._begin(Kind.CALL, gain.text)
+            self._end()
+            self._begin(Kind.CALL, gain.text)
             self._pending = []
             return
-        kind = Kind.CALL if gain.kind is Kind.ARGUMENTS else gain.kind
-        if not self._is_open or self.all[-1].kind is not kind:
-            yield from self._end()
-            if self.all:  # those before the last are marks, or belong to them
-                self._pending = self._pending[-1:]
-            yield self._begin(kind)
-        part = self.all[-1]
-        tokens = self._pending if kind is Kind.CONTENT else []
-        part.add(gain.text, tokens)
+        part = self._part_of(Kind.CALL if gain.kind is Kind.ARGUMENTS else gain.kind)
+        tokens = self._pending if part.kind is Kind.CONTENT else []
         self._pending = []
-        yield Change(Stage.GROWS, part, gain.text, tuple(tokens))
+        part.add(gain.text, tokens)
+        self._changes.append(Change(Stage.GROWS, part, gain.text, tokens))
 
-    def _finish(self) -> Iterator[Change]:
-        if not self.all:
-            yield self._begin(Kind.CONTENT)
-        yield from self._end()
+    def _part_of(self, kind: Kind) -> Part:
+        """Give the open part of this kind; if there is none, it begins."""
+        if self._open is not None and self._open.kind is kind:
+            return self._open
+        self._end()
+        if self.all:  # those before the last are marks, or belong to them
+            self._pending = self._pending[-1:]
+        return self._begin(kind)
 
-    def _begin(self, kind: Kind, name: str = "") -> Change:
-        self.all.append(Part(kind, len(self.all), name))
-        self._is_open = True
-        return Change(Stage.BEGINS, self.all[-1])
+    def _begin(self, kind: Kind, name: str = "") -> Part:
+        self._open = Part(kind, len(self.all), name)
+        self.all.append(self._open)
+        self._changes.append(Change(Stage.BEGINS, self._open))
+        return self._open
 
-    def _end(self) -> Iterator[Change]:
-        if self._is_open:
-            self._is_open = False
-            yield Change(Stage.ENDS, self.all[-1])
+    def _end(self) -> None:
+        if self._open is not None:
+            self._changes.append(Change(Stage.ENDS, self._open))
+            self._open = None

@@ -7,7 +7,7 @@ from server.dialects import openai
 from server.dialects.answers import ChatLogprob
 from server.dialects.chat_reply import logprob_of
 from server.dialects.openai import Head
-from server.dialects.parts import Part
+from server.dialects.parts import Part, Parts
 from server.dialects.responses_types import (
     FailedCode,
     FailedDetails,
@@ -53,14 +53,14 @@ class ResponseDraft:
         answer.error = FailedDetails(code, problem.message)
         return answer
 
-    def finished(self, finish: Finish, parts: Sequence[Part]) -> ResponseAnswer:
+    def finished(self, finish: Finish, parts: Parts) -> ResponseAnswer:
         """Give the whole answer, or what the length left of it."""
-        *others, last = parts
+        *others, last = parts.all
         status = self.status(finish)
         answer = self._answer(status)
         answer.output = [*(self.item(part, "completed") for part in others)]
         answer.output.append(self.item(last, status))
-        answer.usage = _usage(finish)
+        answer.usage = _usage(finish, parts.num_thought_tokens)
         if status == "incomplete":
             answer.incomplete_details = IncompleteDetails("max_output_tokens")
         return answer
@@ -135,12 +135,12 @@ def logprobs_of(tokens: Sequence[Token]) -> list[ChatLogprob]:
     return [logprob_of(token) for token in tokens]
 
 
-def _usage(finish: Finish) -> ResponseUsage:
+def _usage(finish: Finish, num_thought_tokens: int) -> ResponseUsage:
     cost = openai.usage([finish])
     return ResponseUsage(
         input_tokens=cost.prompt_tokens,
         input_tokens_details=InputTokensDetails(cost.prompt_tokens_details.cached_tokens),
         output_tokens=cost.completion_tokens,
-        output_tokens_details=OutputTokensDetails(0),
+        output_tokens_details=OutputTokensDetails(num_thought_tokens),
         total_tokens=cost.total_tokens,
     )

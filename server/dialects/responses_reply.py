@@ -53,7 +53,7 @@ class ResponsesReply:
 
     def end(self) -> bytes:
         """Render the answer."""
-        return wire.dumps(self._draft.finished(self._gathered.finish, self._parts.all))
+        return wire.dumps(self._draft.finished(self._gathered.finish, self._parts))
 
     def problem(self, problem: Problem) -> bytes:
         """Phrase a problem as a whole body: nothing was sent before."""
@@ -109,7 +109,7 @@ class ResponsesStreamReply:
         return created + self._lifecycle("response.in_progress", answer)
 
     def _finish(self, finish: Finish) -> bytes:
-        answer = self._draft.finished(finish, self._parts.all)
+        answer = self._draft.finished(finish, self._parts)
         is_cut = answer.status == "incomplete"
         return self._lifecycle("response.incomplete" if is_cut else "response.completed", answer)
 

@@ -80,6 +80,8 @@ async def test_thoughts_text_and_parallel_calls_come_apart(is_stream):
     assert answer.output_text == "Let me see."
     assert called(answer) == CALLS
     assert answer.status == "completed"
+    num_thought = len("I ask.</think>\n\n")
+    assert answer.usage.output_tokens_details.reasoning_tokens == num_thought
     assert [tool.name for tool in answer.tools] == ["get_weather", "now"]
     assert (answer.tool_choice, answer.parallel_tool_calls) == ("auto", True)
     ids = [item.id for item in answer.output]
