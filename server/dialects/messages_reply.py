@@ -99,6 +99,9 @@ class MessagesStreamReply:
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """Render one event a token, and what begins and ends."""
+        if (texts := self._parts.push_plain(delta)) is not None:
+            before, after = self._template
+            return "".join([before + wire.text(text) + after for text in texts]).encode("ascii")
         events = [] if self._is_begun else [self._begin()]
         self._is_begun = True
         events += [self._change(change) for change in self._parts.push(delta)]

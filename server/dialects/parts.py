@@ -43,6 +43,10 @@ class Part:
         self._pieces.append(text)
         self.tokens += tokens
 
+    def extend(self, texts: Sequence[str]) -> None:
+        """Take what it gained, in several pieces."""
+        self._pieces += texts
+
 
 class Stage(Enum):
     """What happens to a part."""
@@ -96,6 +100,18 @@ class Parts:
             self._end()
         changes, self._changes = self._changes, []
         return changes
+
+    def push_plain(self, delta: Delta) -> list[str] | None:
+        """Take a delta by which an open text grows and nothing else happens: a microsecond a token.
+
+        Gives what each token brings; None, and nothing was taken, where it is another delta.
+        """
+        is_plain = self._parser is None and self._open is not None and delta.finish is None
+        if not is_plain or any(token.logprob is not None for token in delta.tokens):
+            return None
+        texts = [token.visible for token in delta.tokens]
+        self.all[-1].extend(texts)
+        return texts
 
     def _read(self, delta: Delta) -> Iterable[tuple[Token | None, list[Gain]]]:
         if self._parser is not None:

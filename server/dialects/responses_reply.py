@@ -73,6 +73,8 @@ class ResponsesStreamReply:
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """Render one event a token, and what begins and ends."""
+        if (texts := self._parts.push_plain(delta)) is not None:
+            return "".join([self._grown(text) for text in texts]).encode("ascii")
         events = [] if self._is_begun else [self._begin()]
         self._is_begun = True
         for change in self._parts.push(delta):
@@ -121,12 +123,15 @@ class ResponsesStreamReply:
         return item + self._content("response.content_part.added", begun)
 
     def _grow(self, change: Change) -> bytes:
+        if not change.tokens:
+            return self._grown(change.text).encode("ascii")
         number = next(self._numbers)
-        if change.tokens:
-            event = self._gain(change.part, change.text, number, change.tokens)
-            return wire.typed_event(event)
+        event = self._gain(change.part, change.text, number, change.tokens)
+        return wire.typed_event(event)
+
+    def _grown(self, text: str) -> str:
         before, after = self._template
-        return f"{before}{wire.text(change.text)}{after}{number}}}\n\n".encode("ascii")
+        return f"{before}{wire.text(text)}{after}{next(self._numbers)}}}\n\n"
 
     def _end_item(self, part: Part, finish: Finish | None) -> bytes:
         is_last = finish is not None and part is self._parts.all[-1]

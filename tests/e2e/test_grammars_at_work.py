@@ -3,11 +3,13 @@
 import asyncio
 import json
 import re
+from typing import Annotated, Literal
 
 import pytest
 from anthropic import Anthropic
 from huggingface_hub import InferenceClient
 from openai import OpenAI, UnprocessableEntityError
+from pydantic import BaseModel, Field
 from raw_http import call
 from schemas import assert_valid
 
@@ -110,6 +112,22 @@ def test_messages_are_what_their_output_config_says(server, is_stream):
         else:
             answer = client.messages.create(**asked)
     assert_valid(answer.content[0].text, SCHEMA)
+
+
+class City(BaseModel):
+    """What the packages' own helpers make a schema of, and read the answer into."""
+
+    name: Annotated[str, Field(max_length=12)]
+    size: Literal["small", "large"]
+
+
+def test_the_parsing_helpers_of_both_packages_read_the_answer(server, client):
+    asked = {"model": "any", "extra_body": {"seed": 5}}
+    answer = client.responses.parse(**asked, input=CHAT, text_format=City, max_output_tokens=150)
+    assert isinstance(answer.output_parsed, City)
+    with Anthropic(base_url=server.url, api_key="-", max_retries=0) as other:
+        message = other.messages.parse(**asked, messages=CHAT, output_format=City, max_tokens=150)
+    assert isinstance(message.parsed_output, City)
 
 
 @pytest.mark.parametrize(

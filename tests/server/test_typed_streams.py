@@ -42,9 +42,9 @@ def answered(call, deltas, ending):
     return b"".join([*(reply.delta(0, delta) for delta in deltas), reply.end()])
 
 
-def deltas_of(pieces, sizes, reason):
+def deltas_of(pieces, sizes, reason, logprob):
     """Make a token of each piece and put some into one delta; the last one may have none."""
-    tokens = [Token(1, piece, piece, False, -1.0) for piece in pieces]
+    tokens = [Token(1, piece, piece, False, logprob) for piece in pieces]
     finish = Finish(reason, "".join(pieces), USAGE)
     while tokens:
         size = sizes.pop() if sizes else 1
@@ -93,8 +93,9 @@ def made_up(data, name):
     pieces = cut(data.draw(turns(name)), data.draw(st.lists(st.integers(0, 500), max_size=8)))
     sizes = data.draw(st.lists(st.integers(1, 3), max_size=8))
     reason = data.draw(st.sampled_from(REASONS))
-    split = list(deltas_of(pieces, sizes, reason))
-    return config, list(deltas_of(["".join(pieces)], [], reason)), split
+    logprob = data.draw(st.sampled_from([None, -1.0]))
+    split = list(deltas_of(pieces, sizes, reason, logprob))
+    return config, list(deltas_of(["".join(pieces)], [], reason, logprob)), split
 
 
 def parsed(call, text, ending):
