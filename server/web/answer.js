@@ -20,13 +20,13 @@ export class Answer {
     this.say = say;
     this.view = new TokenView(card, "Answer");
     this.thoughtView = new TokenView(card, "Thoughts");
-    this.thoughts = make("details", { class: "thoughts", hidden: true },
+    this.thoughts = make("details", { class: "thoughts" },
       make("summary", {}, "Thoughts"), this.thoughtView.element);
     this.problem = make("div", { class: "problem" });
     this.stats = make("dl", { class: "stats" });
     this.prompt = make("details", { class: "prompt-read", hidden: true });
     this.element = make("div", { class: "answer stack tight", hidden: true },
-      this.thoughts, this.view.element, this.problem, this.stats, this.prompt);
+      this.view.element, this.problem, this.stats, this.prompt);
   }
 
   /** What was said, without what was thought. */
@@ -103,7 +103,7 @@ export class Answer {
   // Thoughts are open while they come, and fold up when the answer begins.
   #append(token) {
     if (token.isThought) {
-      if (this.thoughts.hidden) Object.assign(this.thoughts, { hidden: false, open: true });
+      if (!this.thoughts.isConnected) this.#showThoughts();
       this.thoughtView.append(token);
       return;
     }
@@ -114,7 +114,12 @@ export class Answer {
   #clear() {
     this.view.clear();
     this.thoughtView.clear();
-    Object.assign(this.thoughts, { hidden: true, open: false });
+    this.thoughts.remove();
+  }
+
+  #showThoughts() {
+    this.thoughts.open = true;
+    this.view.element.before(this.thoughts);
   }
 
   #first(at) {
