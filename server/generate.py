@@ -26,7 +26,7 @@ from engine import (
 )
 from server.body import read_body
 from server.config import ServerConfig
-from server.dialects.call import Call, ChatPrompt, Dialect, Generation, Reply
+from server.dialects.call import Call, ChatPrompt, Dialect, EncodedPrompt, Generation, Reply
 from server.errors import ErrorType, Problem, from_engine, invalid, overloaded
 from server.exchange import Exchange
 from server.live.journal import Journal
@@ -87,8 +87,8 @@ class GenerateHandler:
             self._permits.hold(call.num_permits),
             exchange.reading(TokenStream(is_streamed=call.is_stream)) as tokens,
         ):
-            endings = await self._submit(call, tokens, exchange)
-            reply = call.reply(exchange.request_id, int(time.time()), endings)
+            prompts = await self._submit(call, tokens, exchange)
+            reply = call.reply(exchange.request_id, int(time.time()), prompts)
             headers = {**call.headers, **self._headers(exchange)}
             if call.is_stream:
                 # a task of its own: each token would else wake a dozen coroutines, one in another
@@ -96,10 +96,12 @@ class GenerateHandler:
                 return await asyncio.create_task(stream)
             return await self._whole(reply, tokens, headers, exchange)
 
-    async def _submit(self, call: Call, tokens: TokenStream, exchange: Exchange) -> list[str]:
+    async def _submit(
+        self, call: Call, tokens: TokenStream, exchange: Exchange
+    ) -> list[EncodedPrompt]:
         """Check, encode and hand over every sequence that the call asks for.
 
-        Returns how their prompts end, where that is wanted.
+        Returns what their prompts are like.
         """
         try:
             generations = call.generations()
@@ -112,7 +114,10 @@ class GenerateHandler:
                 self._metrics.prompt_admitted(
                     exchange.validation_s, len(prompt_ids), params.max_new_tokens
                 )
-            return [self._ending(*generation) for generation in encoded]
+            return [
+                EncodedPrompt(len(prompt_ids), self._ending(generation.prompt, prompt_ids))
+                for generation, (prompt_ids, _) in zip(generations, ready, strict=True)
+            ]
         except Overloaded as error:
             raise self._refuse(exchange, Refusal.QUEUE_FULL) from error
         except EngineStopped as error:
@@ -150,8 +155,7 @@ class GenerateHandler:
             case _:
                 return list(prompt)
 
-    def _ending(self, generation: Generation, prompt_ids: list[int]) -> str:
-        prompt = generation.prompt
+    def _ending(self, prompt: str | ChatPrompt | tuple[int, ...], prompt_ids: list[int]) -> str:
         if not isinstance(prompt, ChatPrompt) or not prompt.is_ending_wanted:
             return ""
         return self._engine.tokenizer.ending(prompt_ids)

@@ -19,7 +19,8 @@ class TokenizeRoutes:
 
     async def tokenize(self, request: web.Request) -> web.Response:
         """Answer `inputs` with ids, texts and offsets, `prompt` or `messages` with ids."""
-        call = tokenize.parse(await read_body(request, self._payload_limit_bytes))
+        body = await read_body(request, self._payload_limit_bytes)
+        call = tokenize.parse(self._dialect, body)
         if isinstance(call.prompt, ChatPrompt):
             return _json(tokenize.ids_body(await self._chat_ids(call.prompt)))
         if call.has_spans:
@@ -39,7 +40,8 @@ class TokenizeRoutes:
 
     async def count_message_tokens(self, request: web.Request) -> web.Response:
         """Answer with the number of tokens that `/v1/messages` would read."""
-        prompt = messages.parse_count(await read_body(request, self._payload_limit_bytes))
+        body = await read_body(request, self._payload_limit_bytes)
+        prompt = messages.parse_count(self._dialect, body)
         return _json(messages_reply.count_body(len(await self._chat_ids(prompt))))
 
     async def detokenize(self, request: web.Request) -> web.Response:

@@ -106,17 +106,8 @@ def check_completions(body: bytes, *, is_whole: bool = True, num_prompts: int = 
     return said
 
 
-RESPONSE = [
-    *("response.created", "response.in_progress"),
-    *("response.output_item.added", "response.content_part.added"),
-    "response.output_text.delta",
-    *("response.output_text.done", "response.content_part.done", "response.output_item.done"),
-]
-MESSAGE = [
-    *("message_start", "content_block_start", "ping"),
-    "content_block_delta",
-    *("content_block_stop", "message_delta", "message_stop"),
-]
+PARTS = {"output_text": "text", "reasoning_text": "text", "function_call_arguments": "arguments"}
+"""What items of a response hold, and the key that has it whole."""
 
 
 def check_responses(body: bytes, *, is_whole: bool = True) -> Said:
@@ -125,29 +116,87 @@ def check_responses(body: bytes, *, is_whole: bool = True) -> Said:
     said = _typed(body, is_whole, ends, "response.failed")
     numbered = [*said.events, *([said.error] if said.error else [])]
     assert [event["sequence_number"] for event in numbered] == [*range(len(numbered))]
-    steps = [event["type"] for event in said.events if event["type"] not in ends]
-    _check_steps(steps, RESPONSE, is_finished=is_whole and said.error is None)
-    said.text = "".join(event["delta"] for event in said.events if "delta" in event)
-    if is_whole and said.error is None:
+    steps = [event for event in said.events if event["type"] not in ends]
+    kinds = [event["type"] for event in steps[:2]]
+    assert kinds == ["response.created", "response.in_progress"][: len(kinds)]
+    is_finished = is_whole and said.error is None
+    said.texts = _items(steps[2:], is_finished=is_finished)
+    deltas = [e["delta"] for e in said.events if e["type"] == "response.output_text.delta"]
+    said.text = "".join(deltas)
+    if is_finished:
         answer = said.events[-1]["response"]
-        ((part,),) = [item["content"] for item in answer["output"]]
-        assert part["text"] == said.text, "joined deltas are not the text"
+        for index, item in enumerate(answer["output"]):
+            whole = item["arguments"] if "arguments" in item else item["content"][0]["text"]
+            assert whole == said.texts[index], "joined deltas are not the item"
+        assert len(answer["output"]) == len(said.texts)
         assert said.events[-1]["type"] == f"response.{answer['status']}"
         said.finish_reason, said.usage = answer["status"], answer["usage"]
     return said
+
+
+def _items(steps: list[dict], *, is_finished: bool) -> dict[int, str]:
+    """Check that items come one after another, each whole; return what each gained."""
+    texts: dict[int, str] = {}
+    expected = ["output_item.added"]
+    for step in steps:
+        kind, index = step["type"].removeprefix("response."), step["output_index"]
+        assert kind in expected, f"{kind} instead of {expected}"
+        part, _, stage = kind.rpartition(".")
+        if kind == "output_item.added":
+            assert index == len(texts)
+            texts[index] = ""
+            is_call = step.get("item", {}).get("type") == "function_call"
+            one = "function_call_arguments"
+            expected = [f"{one}.delta", f"{one}.done"] if is_call else ["content_part.added"]
+        elif kind == "content_part.added":
+            one = step.get("part", {}).get("type", "output_text")
+            expected = [f"{one}.delta", f"{one}.done"]
+        elif stage == "delta":
+            texts[index] += step["delta"]
+        elif part in PARTS:
+            assert step.get(PARTS[part], texts[index]) == texts[index]
+            is_call = part == "function_call_arguments"
+            expected = ["output_item.done" if is_call else "content_part.done"]
+        else:
+            is_item = kind == "output_item.done"
+            expected = ["output_item.added" if is_item else "output_item.done"]
+        assert index == len(texts) - 1
+    if is_finished:
+        assert texts
+        assert expected == ["output_item.added"], f"the end instead of {expected}"
+    return texts
 
 
 def check_messages(body: bytes, *, is_whole: bool = True) -> Said:
     """Check a stream of `/v1/messages`."""
     said = _typed(body, is_whole, ("message_stop",), "error")
     steps = [event["type"] for event in said.events]
-    _check_steps(steps, MESSAGE, is_finished=is_whole and said.error is None)
-    tokens = [event for event in said.events if event["type"] == "content_block_delta"]
-    said.text = "".join(event["delta"]["text"] for event in tokens)
-    for event in said.events:
-        if event["type"] == "message_delta":
-            said.finish_reason, said.usage = event["delta"]["stop_reason"], event["usage"]
+    is_finished = is_whole and said.error is None
+    head, tail = steps[:1], steps[-2:] if is_finished else []
+    assert head == ["message_start"][: len(head)]
+    assert tail == (["message_delta", "message_stop"] if is_finished else [])
+    blocks = said.events[1 : len(steps) - len(tail)]
+    _check_blocks([event for event in blocks if event["type"] != "ping"], is_finished=is_finished)
+    deltas = [event["delta"] for event in blocks if event["type"] == "content_block_delta"]
+    said.text = "".join(delta.get("text", "") for delta in deltas)
+    if is_finished:
+        end = said.events[-2]
+        said.finish_reason, said.usage = end["delta"]["stop_reason"], end["usage"]
     return said
+
+
+def _check_blocks(steps: list[dict], *, is_finished: bool) -> None:
+    """Check that blocks come one after another, each with its beginning and its end."""
+    num_blocks, is_open = 0, False
+    for step in steps:
+        kind = step["type"].removeprefix("content_block_")
+        assert kind in (("delta", "stop") if is_open else ("start",)), kind
+        assert step["index"] == num_blocks
+        is_open = kind != "stop"
+        num_blocks += kind == "stop"
+    if is_finished:
+        assert num_blocks
+        assert not is_open
 
 
 def _typed(body: bytes, is_whole: bool, ends: tuple[str, ...], failure: str) -> Said:
@@ -164,18 +213,6 @@ def _typed(body: bytes, is_whole: bool, ends: tuple[str, ...], failure: str) -> 
         assert said.error["error"]["message"]
         assert said.error["error_type"]
     return said
-
-
-def _check_steps(steps: list[str], order: list[str], *, is_finished: bool) -> None:
-    """Check that each step comes after the one before it; only tokens come more than once."""
-    (token,) = [step for step in order if step.endswith("delta") and step != "message_delta"]
-    others = [step for step in steps if step != token]
-    expected = [step for step in order if step != token]
-    assert others == (expected if is_finished else expected[: len(others)])
-    if token in steps:
-        first, last = steps.index(token), len(steps) - steps[::-1].index(token)
-        assert set(steps[first:last]) == {token}, "something between tokens"
-        assert order.index(token) == first, "a token too early or too late"
 
 
 def _blocks(body: bytes, is_whole: bool, *, is_named: bool = False) -> tuple[list[bytes], Said]:

@@ -32,10 +32,11 @@ Ask = Callable[[dict[str, Any], Answer], None]
 
 @click.command(
     context_settings={"max_content_width": 100},
-    help="""Talk with a model; answers are printed as they come.
+    help="""Talk with a model; answers are printed as they come, thoughts dimmed before them.
 
     Ctrl-C cancels an answer and keeps the conversation; at the prompt it leaves, as Ctrl-D and
-    /quit do. /reset forgets what was said. From a pipe each line is a turn.
+    /quit do. /reset forgets what was said. From a pipe each line is a turn, and its answer comes
+    without thoughts.
     """,
     epilog=EXIT_CODES,
 )
@@ -58,7 +59,11 @@ def chat(url: str, key: str | None, model: str | None, system: str | None, **sam
             conversation = Conversation(name, read_sampling(sampling), system)
 
             def ask(body: dict[str, Any], answer: Answer) -> None:
-                runner.run(client.answer(PATHS[Dialect.CHAT], body, answer, output.write))
+                runner.run(
+                    client.answer(
+                        PATHS[Dialect.CHAT], body, answer, output.write, output.write_thought
+                    )
+                )
 
             if sys.stdin.isatty():
                 say(f"{name} at {client.url}. {_RESET} forgets, {_LEAVE} or Ctrl-D leaves.")

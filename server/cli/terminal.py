@@ -17,6 +17,9 @@ from server.client.failure import ExitCode, Failure
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """All of C0 and C1 but tab and line feed; and what would turn the rest of a line around."""
 
+_DIM, _PLAIN = "\x1b[2m", "\x1b[22m"
+"""Faint text, and its end, as ECMA-48 has them."""
+
 
 def escape(text: str) -> str:
     r"""Write control characters as `\x1b`, so that they are seen and not obeyed."""
@@ -30,19 +33,34 @@ class Output:
         self._stream = stream
         self.is_terminal = stream.isatty()
         self.is_line_open = False
+        self._is_thought_last = False
 
     def write(self, text: str) -> None:
         """Write at once; raises BrokenPipeError when nobody reads any more."""
         if not text:
             return
-        self._stream.write(escape(text) if self.is_terminal else text)
-        self._stream.flush()
+        if self._is_thought_last:
+            self._is_thought_last = False
+            self._put("\n\n" if self.is_line_open else "\n")
+        self._put(escape(text) if self.is_terminal else text)
         self.is_line_open = not text.endswith("\n")
+
+    def write_thought(self, text: str) -> None:
+        """Write what was thought, dimmed, before the answer; only where a person reads it."""
+        if text and self.is_terminal:
+            self._put(f"{_DIM}{escape(text)}{_PLAIN}")
+            self._is_thought_last = True
+            self.is_line_open = not text.endswith("\n")
 
     def end_line(self) -> None:
         """End the line that was begun, if one was."""
+        self._is_thought_last = False
         if self.is_line_open:
             self.write("\n")
+
+    def _put(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
 
 
 def open_output() -> Output:

@@ -24,6 +24,8 @@ class Answer:
 
     sent: float = 0.0
     text: str = ""
+    thoughts: str = ""
+    """What was thought before it, where the server tells them apart."""
     tokens: list[AnswerToken] = field(default_factory=list)
     """Where the server shows them: TGI always, OpenAI's completions with `logprobs`."""
     first: float | None = None
@@ -89,8 +91,10 @@ class Answer:
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         delta = choice.get("delta", choice)
         text = delta.get("text", delta.get("content"))
+        thought = delta.get("reasoning_content") or ""
+        self.thoughts += thought
         # The first chunk of a chat only greets: it has a role, and no token.
-        if text or (text is not None and "role" not in delta):
+        if text or thought or (text is not None and "role" not in delta):
             self._came(now, _shown(choice.get("logprobs") or {}))
         return text or ""
 

@@ -90,13 +90,22 @@ class Client:
             raise self._failure(error) from error
 
     async def answer(
-        self, path: str, body: object, answer: Answer, write: Callable[[str], None]
+        self,
+        path: str,
+        body: object,
+        answer: Answer,
+        write: Callable[[str], None],
+        write_thought: Callable[[str], None] | None = None,
     ) -> None:
         """Ask, and write the text as it comes; raises Failure, what came till then is kept."""
         answer.sent = time.monotonic()
         async with aclosing(self.stream(path, body)) as events:
             async for event in events:
-                write(answer.add(event, time.monotonic()))
+                num_thought = len(answer.thoughts)
+                text = answer.add(event, time.monotonic())
+                if write_thought is not None:
+                    write_thought(answer.thoughts[num_thought:])
+                write(text)
         answer.check_end()
 
     async def _check(self, response: aiohttp.ClientResponse, path: str) -> None:

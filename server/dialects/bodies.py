@@ -381,6 +381,12 @@ class TemplateOptions(Struct, kw_only=True, forbid_unknown_fields=True):
     date_string: Word | UnsetType = UNSET
 
 
+Tools = Annotated[
+    Annotated[list[ToolBody], Meta(max_length=MAX_TOOLS)] | None,
+    said(f"What the model may call; together at most {MAX_TOOLS_BYTES} bytes of JSON."),
+]
+
+
 class ChatBody(OpenAIBody, kw_only=True):
     """A chat to go on with, in OpenAI's words; ending with the assistant's turn continues it."""
 
@@ -393,10 +399,7 @@ class ChatBody(OpenAIBody, kw_only=True):
         Uint | None,
         said("Report so many alternatives a token; needs `logprobs`.", maximum=MAX_TOP_LOGPROBS),
     ] = None
-    tools: Annotated[
-        Annotated[list[ToolBody], Meta(max_length=MAX_TOOLS)] | None,
-        said(f"What the model may call; together at most {MAX_TOOLS_BYTES} bytes of JSON."),
-    ] = None
+    tools: Tools = None
     tool_choice: Annotated[
         ToolName | ChosenToolBody | None,
         said("`auto`, `none`, `required`, or the tool to call, as an object or by its name."),
@@ -426,6 +429,7 @@ class TokenizeBody(Struct, kw_only=True):
         Annotated[list[ChatMessageBody], Meta(max_length=MAX_MESSAGES)] | None,
         said("A chat; answered with ids.", minItems=1),
     ] = None
+    tools: Tools = None
 
 
 class DetokenizeBody(Struct, kw_only=True):

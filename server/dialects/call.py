@@ -7,7 +7,7 @@ feeds every Delta to the Call's Reply, which renders it in the dialect's words.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from engine import Chat, Delta, SamplingParams
 from server.errors import Problem
@@ -73,6 +73,14 @@ class Generation:
     """Keep only so many of the last prompt tokens."""
 
 
+class EncodedPrompt(NamedTuple):
+    """What is known of a generation's prompt once it was encoded."""
+
+    num_tokens: int
+    ending: str = ""
+    """Its last characters, special tokens spelled out; "" where they are not wanted."""
+
+
 class Reply(Protocol):
     """One answer in the making; sequences are told apart by their index in `generations()`."""
 
@@ -114,12 +122,10 @@ class Call(Protocol):
         """Check every range and say what to generate; raises Problem."""
         ...
 
-    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
-        """Begin the answer; `created_s` is in Unix seconds.
-
-        `endings` are the last characters of each generation's rendered prompt, "" where they are
-        not wanted.
-        """
+    def reply(
+        self, request_id: str, created_s: int, prompts: Sequence[EncodedPrompt] = ()
+    ) -> Reply:
+        """Begin the answer; `created_s` is in Unix seconds, `prompts` has one a generation."""
         ...
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from msgspec import UNSET, structs
 
-from engine import Grammar
 from server.dialects import openai, ranges
 from server.dialects.bodies import MAX_TOP_LOGPROBS, ChatBody
-from server.dialects.call import ChatPrompt, DialectConfig, Generation, Reply
+from server.dialects.call import ChatPrompt, DialectConfig, EncodedPrompt, Generation, Reply
 from server.dialects.chat_prompt import chat_prompt
 from server.dialects.chat_reply import ChatReply, ChatStreamReply, TurnStreamReply
 from server.dialects.decode import decode
+from server.dialects.grammars import Form
 from server.dialects.openai import Head, OpenAIDialect
 from server.dialects.tools import think
 from server.dialects.tools.offer import Offer, offer
@@ -64,47 +64,51 @@ class ChatCall:
         return openai.model_name(self.config, self.asked)
 
     @property
-    def forced(self) -> Grammar | None:
+    def forced(self) -> Form | None:
         """The calls that the turn must be made of."""
-        return None if self.offer is None else self.offer.grammar
+        if self.offer is None or self.offer.grammar is None:
+            return None
+        return Form("tools", self.offer.grammar)
 
-    def generations(self) -> tuple[Generation, ...]:
-        """Check every range."""
+    def generations(self, form: Form | None = None) -> tuple[Generation, ...]:
+        """Check every range; `form` was read from a field that only another dialect has."""
         asked = self.asked
         openai.check(self.config, asked)
         ranges.check_between("top_logprobs", asked.top_logprobs, 0, MAX_TOP_LOGPROBS)
         if asked.top_logprobs and not asked.logprobs:
             raise invalid("`top_logprobs` needs `logprobs` to be true", "top_logprobs")
         num_top = (asked.top_logprobs or 0) if asked.logprobs else None
-        grammar = openai.grammar(asked) if self.forced is None else self.forced
+        form = self.forced or openai.form(asked, form)
         return tuple(
             Generation(
                 prompt=self.prompt,
-                params=openai.sampling_params(self.config, asked, seed, num_top, grammar),
+                params=openai.sampling_params(self.config, asked, seed, num_top, form),
                 max_new_tokens=openai.max_tokens(asked),
-                grammar_field="tools" if self.forced else openai.grammar_field(asked),
+                grammar_field=openai.field_of(form),
                 truncate=asked.truncate,
             )
             for seed in self.seeds
         )
 
-    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
+    def reply(
+        self, request_id: str, created_s: int, prompts: Sequence[EncodedPrompt] = ()
+    ) -> Reply:
         """Begin the answer."""
         if not self.is_stream:
-            return self.whole_reply(request_id, created_s, endings)
-        head, parsers = self._head(request_id, created_s), self.parsers(endings)
+            return self.whole_reply(request_id, created_s, prompts)
+        head, parsers = self._head(request_id, created_s), self.parsers(prompts)
         if parsers:
             return TurnStreamReply(head, self.asked, parsers)
         return ChatStreamReply(head, self.asked, len(self.seeds))
 
     def whole_reply(
-        self, request_id: str, created_s: int, endings: Sequence[str] = ()
+        self, request_id: str, created_s: int, prompts: Sequence[EncodedPrompt] = ()
     ) -> ChatReply:
         """Begin an answer in one piece."""
-        head, parsers = self._head(request_id, created_s), self.parsers(endings)
+        head, parsers = self._head(request_id, created_s), self.parsers(prompts)
         return ChatReply(head, len(self.seeds), parsers, has_logprobs=bool(self.asked.logprobs))
 
-    def parsers(self, endings: Sequence[str]) -> list[TurnParser]:
+    def parsers(self, prompts: Sequence[EncodedPrompt]) -> list[TurnParser]:
         """Give a parser a choice, or none where all of a turn is text."""
         if self.offer is None and not self.config.has_reasoning:
             return []
@@ -113,10 +117,10 @@ class ChatCall:
                 None if self.offer is None else self.offer.form,
                 frozenset() if self.offer is None else self.offer.names,
                 has_reasoning=self.config.has_reasoning,
-                is_thinking=self._is_thinking(ending),
+                is_thinking=self._is_thinking(prompt.ending),
                 max_calls=None if self.offer is None else self.offer.max_calls,
             )
-            for ending in endings or ("",) * len(self.seeds)
+            for prompt in prompts or (EncodedPrompt(0),) * len(self.seeds)
         ]
 
     def _is_thinking(self, ending: str) -> bool:
@@ -129,9 +133,19 @@ class ChatCall:
         return Head(f"chatcmpl-{request_id}", created_s, self.model)
 
 
-def chat_call(config: DialectConfig, asked: ChatBody) -> ChatCall:
-    """Refuse what cannot be done, and read messages and tools."""
-    offered = offer(config, asked)
+def chat_call(
+    config: DialectConfig,
+    asked: ChatBody,
+    *,
+    schema_field: str = "function.parameters",
+    has_form: bool = False,
+) -> ChatCall:
+    """Refuse what cannot be done, and read messages and tools.
+
+    For a chat that was said otherwise: where its tools have their schemas, and whether a field of
+    its own says what the answer must be.
+    """
+    offered = offer(config, asked, schema_field, has_form=has_form)
     openai.refuse_contradictions(asked)
     if asked.chat_template is not None:
         raise ranges.unsupported("chat_template", "templates other than the model's")

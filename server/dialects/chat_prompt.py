@@ -29,6 +29,22 @@ def chat_prompt(
     return ChatPrompt(messages, is_continued, variables or {}, is_ending_wanted)
 
 
+def read_arguments(field: str, arguments: str | dict[str, Any] | None) -> str | dict[str, Any]:
+    """Give the object that a text stands for; a text that stands for none as it is."""
+    if isinstance(arguments, str):
+        try:
+            value = msgspec.json.decode(arguments)
+        except RecursionError:
+            raise invalid(f"`{field}` is nested too deeply", field) from None
+        except (msgspec.DecodeError, UnicodeError):
+            return arguments
+        if not isinstance(value, dict):
+            return arguments
+        arguments = value
+    ranges.check_depth(field, arguments, MAX_TOOL_DEPTH)
+    return arguments or {}
+
+
 def _message(field: str, turn: ChatMessageBody) -> dict[str, Any]:
     message: dict[str, Any] = {"role": turn.role, "content": _content(f"{field}.content", turn)}
     for name in ("name", "tool_call_id", "reasoning_content"):
@@ -73,23 +89,7 @@ def _content(field: str, turn: ChatMessageBody) -> str:
 
 
 def _call(field: str, call: ToolCallBody) -> dict[str, Any]:
-    arguments = _arguments(f"{field}.function.arguments", call.function.arguments)
+    arguments = read_arguments(f"{field}.function.arguments", call.function.arguments)
     function = {"name": call.function.name, "arguments": arguments}
     own = {} if call.id is None else {"id": call.id}
     return {**own, "type": "function", "function": function}
-
-
-def _arguments(field: str, arguments: str | dict[str, Any] | None) -> str | dict[str, Any]:
-    """Give the object that a text stands for; a text that stands for none as it is."""
-    if isinstance(arguments, str):
-        try:
-            value = msgspec.json.decode(arguments)
-        except RecursionError:
-            raise invalid(f"`{field}` is nested too deeply", field) from None
-        except (msgspec.DecodeError, UnicodeError):
-            return arguments
-        if not isinstance(value, dict):
-            return arguments
-        arguments = value
-    ranges.check_depth(field, arguments, MAX_TOOL_DEPTH)
-    return arguments or {}

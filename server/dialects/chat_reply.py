@@ -5,8 +5,6 @@ reason. A turn may hold thoughts and calls of tools beside text.
 https://platform.openai.com/docs/api-reference/chat
 """
 
-import secrets
-import string
 from collections.abc import Sequence
 
 from msgspec import UNSET
@@ -31,11 +29,10 @@ from server.dialects.answers import (
 from server.dialects.bodies import ChatBody
 from server.dialects.gathered import Gathered
 from server.dialects.openai import Head
+from server.dialects.tools.call_id import new_call_id
 from server.dialects.tools.turn import Gain, Kind
 from server.dialects.tools.turn_parser import TurnParser
 from server.errors import Problem
-
-_ID_CHARS = string.ascii_letters + string.digits
 
 
 class ChatReply:
@@ -86,7 +83,7 @@ class ChatReply:
 
     def _choice(self, index: int, gathered: Gathered) -> ChatChoice:
         tokens, finish = gathered.tokens, gathered.finish
-        logprobs = ChatLogprobs([_logprob(t) for t in tokens]) if self._has_logprobs else None
+        logprobs = ChatLogprobs([logprob_of(t) for t in tokens]) if self._has_logprobs else None
         if not self._parsers:
             message = ChatMessage("assistant", finish.text)
             return ChatChoice(index, message, logprobs, openai.stop_reason(finish))
@@ -113,10 +110,11 @@ class ChatStreamReply:
         """Render one chunk a token."""
         events = b"" if index in self._begun else self._first(index)
         self._begun.add(index)
+        events += self._events(index, delta)
         if delta.finish is None:
-            return events + self._events(index, delta.tokens)
+            return events
         self._gathered[index].add(delta)
-        return events + self._last(index, delta.tokens, delta.finish)
+        return events + self._reason(index, delta.finish)
 
     def end(self) -> bytes:
         """Add the usage where it is wanted, and say that this was all."""
@@ -131,22 +129,24 @@ class ChatStreamReply:
         """Phrase a problem as the last event but one."""
         return openai.last_events(problem)
 
-    def _last(self, index: int, tokens: Sequence[Token], finish: Finish) -> bytes:
-        return self._events(index, tokens) + self._reason(index, openai.stop_reason(finish))
-
-    def _reason(self, index: int, reason: str) -> bytes:
+    def _reason(self, index: int, finish: Finish) -> bytes:
+        reason = self._stop_reason(index, finish)
         return wire.event(self._chunk(index, ChatDelta(), finish_reason=reason))
+
+    def _stop_reason(self, index: int, finish: Finish) -> str:
+        return openai.stop_reason(finish)
 
     def _first(self, index: int) -> bytes:
         return wire.event(self._chunk(index, ChatDelta(role="assistant", content="")))
 
-    def _events(self, index: int, tokens: Sequence[Token]) -> bytes:
+    def _events(self, index: int, delta: Delta) -> bytes:
+        tokens = delta.tokens
         if not self._has_logprobs:
             before, after = self._templates[index]
             return "".join([before + wire.text(t.visible) + after for t in tokens]).encode("ascii")
         return b"".join(
             wire.event(
-                self._chunk(index, ChatDelta(content=t.visible), ChatLogprobs([_logprob(t)]))
+                self._chunk(index, ChatDelta(content=t.visible), ChatLogprobs([logprob_of(t)]))
             )
             for t in tokens
         )
@@ -180,29 +180,24 @@ class TurnStreamReply(ChatStreamReply):
         self._parsers = parsers
         self._gain_templates: dict[tuple[int, Kind, int | None], tuple[str, str]] = {}
 
-    def _events(self, index: int, tokens: Sequence[Token]) -> bytes:
-        parser = self._parsers[index]
-        return b"".join(
-            self._gained(index, parser.feed(parser.text(token)), token) for token in tokens
-        )
+    def _events(self, index: int, delta: Delta) -> bytes:
+        read = self._parsers[index].read(delta)
+        return b"".join([self._gained(index, gains, token) for token, gains in read])
 
-    def _last(self, index: int, tokens: Sequence[Token], finish: Finish) -> bytes:
-        parser, events = self._parsers[index], self._events(index, tokens[:-1])
-        for token in tokens[-1:]:
-            text = parser.text(token, is_cut=finish.stop is not None)
-            events += self._gained(index, parser.feed(text), token)
-        events += b"".join(self._event(index, gain) for gain in parser.end())
-        return events + self._reason(index, _stop_reason(parser, finish))
+    def _stop_reason(self, index: int, finish: Finish) -> str:
+        return _stop_reason(self._parsers[index], finish)
 
-    def _gained(self, index: int, gains: Sequence[Gain], token: Token) -> bytes:
+    def _gained(self, index: int, gains: Sequence[Gain], token: Token | None) -> bytes:
+        if token is None:
+            return b"".join([self._event(index, gain) for gain in gains])
         first, *others = gains or (Gain(Kind.CONTENT, ""),)
         events = self._event(index, first, token if self._has_logprobs else None)
-        return events + b"".join(self._event(index, gain) for gain in others)
+        return events + b"".join([self._event(index, gain) for gain in others])
 
     def _event(self, index: int, gain: Gain, scored: Token | None = None) -> bytes:
         """Render a gain, with the logprobs of the token that brought it."""
         if scored is not None:
-            logprobs = ChatLogprobs([_logprob(scored)])
+            logprobs = ChatLogprobs([logprob_of(scored)])
             return wire.event(self._chunk(index, _delta(gain), logprobs))
         if gain.kind is Kind.CALL:
             return wire.event(self._chunk(index, _delta(gain)))
@@ -225,7 +220,7 @@ def _delta(gain: Gain) -> ChatDelta:
         more = ToolCallDelta(index=number, function=FunctionDelta(arguments=gain.text))
         return ChatDelta(tool_calls=[more])
     begun = FunctionDelta(name=gain.text, arguments="")
-    first = ToolCallDelta(index=number, id=_new_id(), type="function", function=begun)
+    first = ToolCallDelta(index=number, id=new_call_id(), type="function", function=begun)
     return ChatDelta(tool_calls=[first])
 
 
@@ -238,7 +233,7 @@ def _message(gains: Sequence[Gain]) -> ChatMessage:
     calls: list[ToolCall] = []
     for gain in gains:
         if gain.kind is Kind.CALL:
-            calls.append(ToolCall(_new_id(), "function", CalledFunction(gain.text, "")))
+            calls.append(ToolCall(new_call_id(), "function", CalledFunction(gain.text, "")))
         elif gain.kind is Kind.ARGUMENTS:
             calls[-1].function.arguments += gain.text
     return ChatMessage(
@@ -251,12 +246,8 @@ def _stop_reason(parser: TurnParser, finish: Finish) -> str:
     return "tool_calls" if parser.has_calls and reason == "stop" else reason
 
 
-def _new_id() -> str:
-    """Name a call; Mistral's templates take nothing but nine letters and digits."""
-    return "".join(secrets.choice(_ID_CHARS) for _ in range(9))
-
-
-def _logprob(token: Token) -> ChatLogprob:
+def logprob_of(token: Token) -> ChatLogprob:
+    """Show a token's logprob and its alternatives."""
     own = _top(token)
     return ChatLogprob(own.token, own.logprob, own.bytes, [_top(top) for top in token.top])
 

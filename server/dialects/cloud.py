@@ -10,7 +10,7 @@ from engine import Delta
 from server.dialects import tgi_reply, wire
 from server.dialects.answers import Predictions
 from server.dialects.bodies import ChatBody, GenerateBody, Parameters, VertexBody
-from server.dialects.call import Call, Generation
+from server.dialects.call import Call, EncodedPrompt, Generation
 from server.dialects.chat import ChatCall, ChatDialect, chat_call
 from server.dialects.chat_reply import ChatReply
 from server.dialects.completions import CompletionsDialect
@@ -92,7 +92,9 @@ class VertexCall:
         """Check every instance's ranges."""
         return tuple(generation for call in self.calls for generation in call.generations())
 
-    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> "VertexReply":
+    def reply(
+        self, request_id: str, created_s: int, prompts: Sequence[EncodedPrompt] = ()
+    ) -> "VertexReply":
         """Begin the answer."""
         reply = VertexReply()
         for call in self.calls:

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from msgspec import UNSET
 
-from engine import Delta, Grammar, PromptToken, SamplingParams, Token
+from engine import Delta, PromptToken, SamplingParams, Token
 from server.dialects import openai, ranges, wire
 from server.dialects.answers import (
     Completion,
@@ -21,9 +21,10 @@ from server.dialects.answers import (
     UsageAnswer,
 )
 from server.dialects.bodies import MAX_TOP_LOGPROBS, CompletionBody
-from server.dialects.call import DialectConfig, Generation, Reply
+from server.dialects.call import DialectConfig, EncodedPrompt, Generation, Reply
 from server.dialects.decode import decode
 from server.dialects.gathered import Gathered
+from server.dialects.grammars import Form
 from server.dialects.openai import Head, OpenAIDialect
 from server.errors import ErrorType, Problem, invalid
 
@@ -92,12 +93,12 @@ class CompletionsCall:
                 raise invalid("`prompt` cannot be empty", "prompt")
             if not isinstance(prompt, str):
                 ranges.check_ids(self.config, "prompt", prompt)
-        grammar = openai.grammar(self.asked)
+        form = openai.form(asked)
         return tuple(
             Generation(
                 prompt=self.prompts[number // self.num_each],
-                params=self._params(seed, grammar),
-                grammar_field=openai.grammar_field(self.asked),
+                params=self._params(seed, form),
+                grammar_field=openai.field_of(form),
                 max_new_tokens=1 if self.is_prompt_only else openai.max_tokens(asked),
                 truncate=asked.truncate,
             )
@@ -121,11 +122,11 @@ class CompletionsCall:
             usage.completion_tokens, usage.total_tokens = 0, usage.prompt_tokens
         return usage
 
-    def _params(self, seed: int, grammar: Grammar | None) -> SamplingParams:
+    def _params(self, seed: int, form: Form | None) -> SamplingParams:
         asked, num_top = self.asked, self.asked.logprobs
         if num_top is None and self.is_chosen:
             num_top = 0
-        params = openai.sampling_params(self.config, asked, seed, num_top, grammar)
+        params = openai.sampling_params(self.config, asked, seed, num_top, form)
         return replace(params, prompt_logprobs=bool(asked.echo) and asked.logprobs is not None)
 
     def _check_echo(self) -> None:
@@ -141,7 +142,9 @@ class CompletionsCall:
             flag = "--enable-prefill-logprobs"
             raise invalid(f"`echo` with `logprobs` needs a server started with {flag}", "echo")
 
-    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
+    def reply(
+        self, request_id: str, created_s: int, prompts: Sequence[EncodedPrompt] = ()
+    ) -> Reply:
         """Begin the answer."""
         model = openai.model_name(self.config, self.asked)
         head = Head(f"cmpl-{request_id}", created_s, model)

@@ -6,12 +6,19 @@ have `properties` and no `type`, and mean an object.
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine import Grammar, GrammarKind
 from server.dialects import ranges
 from server.dialects.bodies import GrammarBody, ResponseFormat
 from server.errors import Problem, invalid
+
+
+class Form(NamedTuple):
+    """What an answer must be, and what the client called it."""
+
+    field: str
+    grammar: Grammar
 
 
 def read_grammar(field: str, asked: GrammarBody) -> Grammar:
@@ -35,23 +42,24 @@ def read_format(field: str, asked: ResponseFormat) -> Grammar | None:
         if given is None or given.schema is None:
             missing = f"{field}.json_schema" if given is None else f"{field}.json_schema.schema"
             raise invalid(f"`{missing}` is missing", missing)
-        return _from_schema(f"{field}.json_schema.schema", given.schema)
+        return read_schema_of(f"{field}.json_schema.schema", given.schema)
     return read_grammar(field, asked)
 
 
 def _read_json(field: str, value: Any) -> Grammar:
-    return Grammar(GrammarKind.JSON_OBJECT) if not value else _from_schema(field, value)
+    return Grammar(GrammarKind.JSON_OBJECT) if not value else read_schema_of(field, value)
 
 
 def _read_schema(field: str, value: Any) -> Grammar:
     """Read `{"name": ..., "schema": ...}`, or the schema itself."""
     value = _parsed(field, value)
     if isinstance(value, dict) and "schema" in value:
-        return _from_schema(f"{field}.schema", value["schema"])
-    return _from_schema(field, value)
+        return read_schema_of(f"{field}.schema", value["schema"])
+    return read_schema_of(field, value)
 
 
-def _from_schema(field: str, value: Any) -> Grammar:
+def read_schema_of(field: str, value: Any) -> Grammar:
+    """Read a JSON schema, as an object or as text; raises Problem."""
     schema = _parsed(field, value)
     if not isinstance(schema, dict):
         raise _must(field, "be a JSON schema, an object", value)

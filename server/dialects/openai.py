@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
-from engine import Finish, FinishReason, Grammar, LogprobsMode, SamplingParams
+from engine import Finish, FinishReason, LogprobsMode, SamplingParams
 from server.dialects import adapters, ranges, wire
 from server.dialects.answers import (
     ErrorDetail,
@@ -19,7 +19,7 @@ from server.dialects.answers import (
 )
 from server.dialects.bodies import OpenAIBody
 from server.dialects.call import DialectConfig
-from server.dialects.grammars import read_format, read_grammar
+from server.dialects.grammars import Form, read_format, read_grammar
 from server.errors import Problem, invalid
 
 FINGERPRINT = f"millrace-{metadata.version('millrace')}"
@@ -156,21 +156,26 @@ def check(config: DialectConfig, asked: OpenAIBody, *, may_be_empty: bool = Fals
     ranges.check_truncate(config, asked.truncate)
 
 
-def grammar(asked: OpenAIBody) -> Grammar | None:
-    """Read what the answer must be, under whichever name; raises Problem."""
-    form = None
+def form(asked: OpenAIBody, own: Form | None = None) -> Form | None:
+    """Read what the answer must be, under whichever name; raises Problem.
+
+    `own` is what the dialect has read from a field that only it has.
+    """
+    forms = [own] if own is not None else []
     if asked.response_format is not None:
-        form = read_format("response_format", asked.response_format)
-    if asked.grammar is None:
-        return form
-    if form is not None:
-        raise invalid("`grammar` and `response_format` exclude each other", "grammar")
-    return read_grammar("grammar", asked.grammar)
+        found = read_format("response_format", asked.response_format)
+        forms += [Form("response_format", found)] if found is not None else []
+    if asked.grammar is not None:
+        forms.append(Form("grammar", read_grammar("grammar", asked.grammar)))
+    if len(forms) > 1:
+        first, other = forms[-1].field, forms[-2].field
+        raise invalid(f"`{first}` and `{other}` exclude each other", first)
+    return forms[0] if forms else None
 
 
-def grammar_field(asked: OpenAIBody) -> str:
-    """Name the field that `grammar` was read from."""
-    return "response_format" if asked.grammar is None else "grammar"
+def field_of(form: Form | None) -> str:
+    """Name the field that a form was read from."""
+    return "grammar" if form is None else form.field
 
 
 def sampling_params(
@@ -178,7 +183,7 @@ def sampling_params(
     asked: OpenAIBody,
     seed: int,
     num_top_logprobs: int | None,
-    grammar: Grammar | None = None,
+    form: Form | None = None,
 ) -> SamplingParams:
     """Translate a checked body; `num_top_logprobs` None means that no logprob is shown."""
     min_tokens = next(iter(_given(asked, _MIN_TOKENS).values()), 0)
@@ -199,7 +204,7 @@ def sampling_params(
         presence_penalty=asked.presence_penalty or 0.0,
         logit_bias=tuple((int(key), bias) for key, bias in (asked.logit_bias or {}).items()),
         watermark=bool(asked.watermark),
-        grammar=grammar,
+        grammar=None if form is None else form.grammar,
         adapter=adapter(config, asked),
         is_prefix_cached=asked.prefix_caching is not False,
         logprobs=None if num_top_logprobs is None else LogprobsMode.RAW,

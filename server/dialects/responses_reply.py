@@ -1,59 +1,59 @@
 """The answers of `/v1/responses`: one object, or events with types and numbers.
 
-In a stream the answer, its message and its text begin, each token is an event, and they end in
-turn. There is no `[DONE]`: the answer's own last event is the end.
+In a stream the answer begins, then each item in turn begins, grows by an event a token, and ends.
+There is no `[DONE]`: the answer's own last event is the end.
 https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
+from collections.abc import Sequence
 from itertools import count
 
-from engine import Delta, Finish
+from engine import Delta, Finish, Token
 from server.dialects import openai, wire
 from server.dialects.gathered import Gathered
 from server.dialects.openai import Head
+from server.dialects.parts import Change, Part, Parts, Stage
+from server.dialects.responses_draft import ResponseDraft, logprobs_of
 from server.dialects.responses_types import (
+    ArgumentsDeltaEvent,
+    ArgumentsDoneEvent,
     ContentPartEvent,
-    FailedCode,
-    FailedDetails,
-    IncompleteDetails,
-    InputTokensDetails,
     ItemStage,
+    ItemStatus,
     Lifecycle,
-    MessageStatus,
     OutputItemEvent,
-    OutputMessage,
-    OutputText,
-    OutputTokensDetails,
     PartStage,
     ResponseAnswer,
     ResponseEvent,
     ResponseFailedEvent,
     ResponsesBody,
-    ResponseText,
-    ResponseUsage,
-    Status,
     TextDeltaEvent,
     TextDoneEvent,
-    TextFormat,
+    ThoughtDeltaEvent,
+    ThoughtDoneEvent,
 )
+from server.dialects.tools.turn import Kind
+from server.dialects.tools.turn_parser import TurnParser
 from server.errors import Problem
 
 
 class ResponsesReply:
     """A whole answer."""
 
-    def __init__(self, head: Head, asked: ResponsesBody) -> None:
-        self._draft = _Draft(head, asked)
+    def __init__(self, head: Head, asked: ResponsesBody, parser: TurnParser | None) -> None:
+        self._draft = ResponseDraft(head, asked)
         self._gathered = Gathered()
+        self._parts = Parts(parser)
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """Keep what came."""
         self._gathered.add(delta)
+        self._parts.push(delta)
         return b""
 
     def end(self) -> bytes:
         """Render the answer."""
-        return wire.dumps(self._draft.finished(self._gathered.finish))
+        return wire.dumps(self._draft.finished(self._gathered.finish, self._parts))
 
     def problem(self, problem: Problem) -> bytes:
         """Phrase a problem as a whole body: nothing was sent before."""
@@ -61,30 +61,33 @@ class ResponsesReply:
 
 
 class ResponsesStreamReply:
-    """Events, numbered from 0; one a token between those that begin and those that end."""
+    """Events, numbered from 0."""
 
-    def __init__(self, head: Head, asked: ResponsesBody) -> None:
-        self._draft = _Draft(head, asked)
+    def __init__(self, head: Head, asked: ResponsesBody, parser: TurnParser | None) -> None:
+        self._draft = ResponseDraft(head, asked)
         self._numbers = count()
         self._is_begun = False
-        self._before, after = wire.template(
-            TextDeltaEvent(item_id=self._draft.item_id, delta=wire.HOLE, sequence_number=0),
-            wire.typed_event,
-        )
-        self._after = after.removesuffix("0}\n\n")  # the number is the last key
+        self._parts = Parts(parser)
+        self._template = ("", "")
+        """Of the events by which the open item grows; their number is to come after it."""
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """Render one event a token."""
-        events = b"" if self._is_begun else self._begin()
+        """Render one event a token, and what begins and ends."""
+        if (texts := self._parts.push_plain(delta)) is not None:
+            return "".join([self._grown(text) for text in texts]).encode("ascii")
+        events = [] if self._is_begun else [self._begin()]
         self._is_begun = True
-        before, after, numbers = self._before, self._after, self._numbers
-        events += "".join(
-            [
-                f"{before}{wire.text(token.visible)}{after}{next(numbers)}}}\n\n"
-                for token in delta.tokens
-            ]
-        ).encode("ascii")
-        return events if delta.finish is None else events + self._finish(delta.finish)
+        for change in self._parts.push(delta):
+            match change.stage:
+                case Stage.BEGINS:
+                    events.append(self._begin_item(change.part))
+                case Stage.GROWS:
+                    events.append(self._grow(change))
+                case Stage.ENDS:
+                    events.append(self._end_item(change.part, delta.finish))
+        if delta.finish is not None:
+            events.append(self._finish(delta.finish))
+        return b"".join(events)
 
     def end(self) -> bytes:
         """Add nothing: the last event has said that this was all."""
@@ -103,114 +106,111 @@ class ResponsesStreamReply:
         )
 
     def _begin(self) -> bytes:
-        draft, answer = self._draft, self._draft.begun()
-        return b"".join(
-            (
-                self._lifecycle("response.created", answer),
-                self._lifecycle("response.in_progress", answer),
-                self._item("response.output_item.added", draft.message("in_progress")),
-                self._part("response.content_part.added", ""),
-            )
-        )
+        answer = self._draft.begun()
+        created = self._lifecycle("response.created", answer)
+        return created + self._lifecycle("response.in_progress", answer)
 
     def _finish(self, finish: Finish) -> bytes:
-        draft, answer = self._draft, self._draft.finished(finish)
-        (message,) = answer.output
+        answer = self._draft.finished(finish, self._parts)
         is_cut = answer.status == "incomplete"
-        text = TextDoneEvent(
-            item_id=draft.item_id, text=finish.text, sequence_number=next(self._numbers)
-        )
-        return b"".join(
-            (
-                wire.typed_event(text),
-                self._part("response.content_part.done", finish.text),
-                self._item("response.output_item.done", message),
-                self._lifecycle("response.incomplete" if is_cut else "response.completed", answer),
-            )
-        )
+        return self._lifecycle("response.incomplete" if is_cut else "response.completed", answer)
+
+    def _begin_item(self, part: Part) -> bytes:
+        before, after = wire.template(self._gain(part, wire.HOLE, 0), wire.typed_event)
+        self._template = (before, after.removesuffix("0}\n\n"))  # the number is the last key
+        begun = part.begun()
+        item = self._item("response.output_item.added", begun, "in_progress")
+        return item + self._content("response.content_part.added", begun)
+
+    def _grow(self, change: Change) -> bytes:
+        if not change.tokens:
+            return self._grown(change.text).encode("ascii")
+        number = next(self._numbers)
+        event = self._gain(change.part, change.text, number, change.tokens)
+        return wire.typed_event(event)
+
+    def _grown(self, text: str) -> str:
+        before, after = self._template
+        return f"{before}{wire.text(text)}{after}{next(self._numbers)}}}\n\n"
+
+    def _end_item(self, part: Part, finish: Finish | None) -> bytes:
+        is_last = finish is not None and part is self._parts.all[-1]
+        status = self._draft.status(finish) if is_last else "completed"
+        done = wire.typed_event(self._done(part, next(self._numbers)))
+        content = self._content("response.content_part.done", part)
+        return done + content + self._item("response.output_item.done", part, status)
 
     def _lifecycle(self, kind: Lifecycle, answer: ResponseAnswer) -> bytes:
         event = ResponseEvent(type=kind, response=answer, sequence_number=next(self._numbers))
         return wire.typed_event(event)
 
-    def _item(self, kind: ItemStage, message: OutputMessage) -> bytes:
-        event = OutputItemEvent(type=kind, item=message, sequence_number=next(self._numbers))
-        return wire.typed_event(event)
-
-    def _part(self, kind: PartStage, text: str) -> bytes:
+    def _item(self, kind: ItemStage, part: Part, status: ItemStatus) -> bytes:
         return wire.typed_event(
-            ContentPartEvent(
+            OutputItemEvent(
                 type=kind,
-                item_id=self._draft.item_id,
-                part=OutputText(text=text),
+                output_index=part.index,
+                item=self._draft.item(part, status),
                 sequence_number=next(self._numbers),
             )
         )
 
-
-class _Draft:
-    """What an answer repeats at each of its stages."""
-
-    def __init__(self, head: Head, asked: ResponsesBody) -> None:
-        self.item_id = head.id.replace("resp_", "msg_", 1)
-        self._head = head
-        self._asked = asked
-
-    def begun(self) -> ResponseAnswer:
-        """Give the answer before its first token."""
-        return self._answer("in_progress")
-
-    def failed(self, problem: Problem) -> ResponseAnswer:
-        """Give the answer that there is not."""
-        answer = self._answer("failed")
-        is_full = problem.status == 429
-        code: FailedCode = "rate_limit_exceeded" if is_full else "server_error"
-        answer.error = FailedDetails(code, problem.message)
-        return answer
-
-    def finished(self, finish: Finish) -> ResponseAnswer:
-        """Give the whole answer, or what the length left of it."""
-        is_cut = openai.stop_reason(finish) == "length"
-        status: MessageStatus = "incomplete" if is_cut else "completed"
-        answer = self._answer(status)
-        answer.output = [self.message(status, finish.text)]
-        answer.usage = _usage(finish)
-        if is_cut:
-            answer.incomplete_details = IncompleteDetails("max_output_tokens")
-        return answer
-
-    def message(self, status: MessageStatus, text: str | None = None) -> OutputMessage:
-        """Give the message, with its text if it has one by now."""
-        content = [] if text is None else [OutputText(text=text)]
-        return OutputMessage(id=self.item_id, status=status, content=content)
-
-    def _answer(self, status: Status) -> ResponseAnswer:
-        asked = self._asked
-        return ResponseAnswer(
-            id=self._head.id,
-            created_at=self._head.created_s,
-            status=status,
-            error=None,
-            incomplete_details=None,
-            instructions=asked.instructions,
-            max_output_tokens=asked.max_output_tokens,
-            model=self._head.model,
-            output=[],
-            temperature=1.0 if asked.temperature is None else asked.temperature,
-            text=ResponseText(TextFormat(type="text")),
-            top_p=1.0 if asked.top_p is None else asked.top_p,
-            usage=None,
-            user=asked.user,
-            metadata=asked.metadata or {},
+    def _content(self, kind: PartStage, part: Part) -> bytes:
+        """Render what an item has inside; a call has nothing there."""
+        content = self._draft.content(part)
+        if content is None:
+            return b""
+        return wire.typed_event(
+            ContentPartEvent(
+                type=kind,
+                item_id=self._draft.item_id(part),
+                output_index=part.index,
+                part=content,
+                sequence_number=next(self._numbers),
+            )
         )
 
+    def _gain(
+        self, part: Part, text: str, number: int, tokens: Sequence[Token] = ()
+    ) -> TextDeltaEvent | ThoughtDeltaEvent | ArgumentsDeltaEvent:
+        item_id, index = self._draft.item_id(part), part.index
+        match part.kind:
+            case Kind.CALL:
+                return ArgumentsDeltaEvent(
+                    item_id=item_id, output_index=index, delta=text, sequence_number=number
+                )
+            case Kind.REASONING:
+                return ThoughtDeltaEvent(
+                    item_id=item_id, output_index=index, delta=text, sequence_number=number
+                )
+        return TextDeltaEvent(
+            item_id=item_id,
+            output_index=index,
+            delta=text,
+            logprobs=logprobs_of(tokens),
+            sequence_number=number,
+        )
 
-def _usage(finish: Finish) -> ResponseUsage:
-    cost = openai.usage([finish])
-    return ResponseUsage(
-        input_tokens=cost.prompt_tokens,
-        input_tokens_details=InputTokensDetails(cost.prompt_tokens_details.cached_tokens),
-        output_tokens=cost.completion_tokens,
-        output_tokens_details=OutputTokensDetails(0),
-        total_tokens=cost.total_tokens,
-    )
+    def _done(
+        self, part: Part, number: int
+    ) -> TextDoneEvent | ThoughtDoneEvent | ArgumentsDoneEvent:
+        item_id, index, text = self._draft.item_id(part), part.index, part.text
+        match part.kind:
+            case Kind.CALL:
+                return ArgumentsDoneEvent(
+                    item_id=item_id,
+                    output_index=index,
+                    name=part.name,
+                    arguments=text,
+                    sequence_number=number,
+                )
+            case Kind.REASONING:
+                return ThoughtDoneEvent(
+                    item_id=item_id, output_index=index, text=text, sequence_number=number
+                )
+        return TextDoneEvent(
+            item_id=item_id,
+            output_index=index,
+            text=text,
+            logprobs=logprobs_of(part.tokens),
+            sequence_number=number,
+        )

@@ -12,25 +12,35 @@ from server.dialects import answers
 from server.dialects.answers import CachedTokens, Count, ErrorDetail, Sentence
 from server.dialects.bodies import (
     MAX_MESSAGES,
-    Anything,
+    MAX_TOOL_DEPTH,
+    MAX_TOOLS,
+    MAX_TOOLS_BYTES,
+    MAX_TOP_LOGPROBS,
     ContentPart,
+    Json,
     Name,
     OpenAIBody,
     PromptText,
+    Schema,
     Text,
+    ToolName,
     Uint,
     Word,
     said,
 )
 
-PART_KINDS = ("input_text", "output_text", "text")
+TEXT_KINDS = ("input_text", "output_text", "text")
+THOUGHT_KINDS = ("reasoning_text",)
+ITEM_KINDS = ("message", "function_call", "function_call_output", "reasoning")
+FORMS = ("text", "json_object", "json_schema")
+LOGPROBS = "message.output_text.logprobs"
 _UNSTORED = "Not supported, nothing is stored; only null."
 
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
     Meta(max_length=16),
 ]
-MessageStatus = Literal["in_progress", "completed", "incomplete"]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 FailedCode = Literal["server_error", "rate_limit_exceeded"]
 Lifecycle = Literal[
@@ -39,31 +49,81 @@ Lifecycle = Literal[
 ItemStage = Literal["response.output_item.added", "response.output_item.done"]
 PartStage = Literal["response.content_part.added", "response.content_part.done"]
 Empty = Annotated[list[answers.Word], Meta(max_length=0)]
+Logprobs = Annotated[
+    list[answers.ChatLogprob],
+    Meta(max_length=answers.MAX_TOKENS, description="Of each token, where asked for."),
+]
 
 
 class InputPart(ContentPart, kw_only=True):
-    """A part of a message; this version reads text."""
+    """A part of an item; this version reads text."""
 
-    type: Annotated[Word, said("`input_text`, or `output_text`.", enum=list(PART_KINDS))]
+    type: Annotated[
+        Word,
+        said(
+            "`input_text`, or `output_text`; `reasoning_text` of `reasoning`.",
+            enum=[*TEXT_KINDS, *THOUGHT_KINDS],
+        ),
+    ]
 
 
-class InputMessage(Struct, kw_only=True):
-    """One turn of the input; an item of an earlier answer's output is one, too."""
+InputText = Text | Annotated[list[InputPart], Meta(max_length=MAX_MESSAGES)]
 
-    type: Annotated[Word | None, said("`message`.", enum=["message", None])] = None
+
+class InputItem(Struct, kw_only=True):
+    """One item of the input, as answers hold them, too; its type says which fields count."""
+
+    type: Annotated[
+        Word | None, said("A `message` where it is missing.", enum=[*ITEM_KINDS, None])
+    ] = None
     role: Annotated[
         Word | None, said("`user`, `assistant`, `system`, or `developer`, which means it, too.")
     ] = None
     content: Annotated[
-        Text | Annotated[list[InputPart], Meta(max_length=MAX_MESSAGES)] | None,
-        said("Text, or parts of it."),
+        InputText | None, said("Text, or parts of it: of `message`, and of `reasoning`.")
+    ] = None
+    call_id: Annotated[Name | None, said("Names a call, and the one an output answers.")] = None
+    name: Annotated[ToolName | None, said("Of `function_call`.")] = None
+    arguments: Annotated[Text | None, said("Of `function_call`: JSON as a text.")] = None
+    output: Annotated[
+        InputText | None, said("Of `function_call_output`: text, or parts of it.")
     ] = None
 
 
-class TextFormat(Struct, kw_only=True):
-    """The form of the answer; this version knows plain text."""
+class FunctionTool(Struct, kw_only=True):
+    """Something the model may call."""
 
-    type: Annotated[Word, said("`text`.", enum=["text"])]
+    type: Annotated[Word, said("`function`.", enum=["function"])]
+    name: Annotated[ToolName | None, said("It must be there.")] = None
+    description: Text | None = None
+    parameters: Annotated[
+        Json | None, said(f"JSON Schema of an object; nested at most {MAX_TOOL_DEPTH} deep.")
+    ] = None
+    strict: Annotated[bool | None, said("Given back. A call that is forced is always strict.")] = (
+        None
+    )
+
+
+class FunctionChoice(Struct, kw_only=True):
+    """The one tool to call."""
+
+    type: Annotated[Word, said("`function`.", enum=["function"])]
+    name: Annotated[ToolName | None, said("It must be there.")] = None
+
+
+class TextFormat(Struct, kw_only=True, omit_defaults=True):
+    """The form of the answer."""
+
+    type: Annotated[Word, said("Of the answer's text.", enum=list(FORMS))]
+    name: Annotated[Name | None, said("For people.")] = None
+    schema: Annotated[Schema | None, said("The schema of `json_schema`; it must be there.")] = None
+    strict: Annotated[bool | None, said("Given back. It is always followed strictly.")] = None
+
+
+class Reasoning(Struct, kw_only=True):
+    """What the model's template is told of thinking; other fields are ignored."""
+
+    effort: Annotated[Word | None, said("As `chat_template_kwargs.reasoning_effort`.")] = None
 
 
 class TextOptions(Struct, kw_only=True):
@@ -78,7 +138,7 @@ class ResponsesBody(OpenAIBody, kw_only=True):
     input: Annotated[
         PromptText
         | Annotated[
-            list[InputMessage], Meta(max_length=MAX_MESSAGES, extra_json_schema={"minItems": 1})
+            list[InputItem], Meta(max_length=MAX_MESSAGES, extra_json_schema={"minItems": 1})
         ],
         said("A user's turn, or the turns so far."),
     ]
@@ -94,31 +154,71 @@ class ResponsesBody(OpenAIBody, kw_only=True):
         None
     )
     n: Annotated[Uint | None, said("Only 1.", minimum=1, maximum=1)] = None
-    tools: Annotated[Anything | None, said("Not supported: empty, or `tool_choice` is `none`.")] = (
-        None
-    )
-    tool_choice: Annotated[Any, said("Tools are not supported.", enum=["none", "auto", None])] = (
-        None
-    )
+    tools: Annotated[
+        Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] | None,
+        said(f"What the model may call; together at most {MAX_TOOLS_BYTES} bytes of JSON."),
+    ] = None
+    tool_choice: Annotated[
+        ToolName | FunctionChoice | None,
+        said("`auto`, `none`, `required`, or the tool to call, as an object or by its name."),
+    ] = None
+    parallel_tool_calls: Annotated[
+        bool | None, said("False: only the first call is answered with.")
+    ] = None
+    include: Annotated[
+        Annotated[list[Word], Meta(max_length=128)] | None,
+        said(f"`{LOGPROBS}`: report each token's logprob. Others are ignored."),
+    ] = None
+    top_logprobs: Annotated[
+        Uint | None,
+        said(f"Report so many alternatives a token; needs `{LOGPROBS}`.", maximum=MAX_TOP_LOGPROBS),
+    ] = None
+    reasoning: Reasoning | None = None
 
 
-class OutputText(Struct, kw_only=True):
+class OutputText(Struct, tag_field="type", tag="output_text", kw_only=True):
     """The text of a message."""
 
-    type: Literal["output_text"] = "output_text"
     text: answers.Text
     annotations: Empty = []
-    logprobs: Empty = []
+    logprobs: Logprobs = []
 
 
-class OutputMessage(Struct, kw_only=True):
-    """The assistant's turn; while it is in progress it has no content."""
+class ReasoningText(Struct, tag_field="type", tag="reasoning_text", kw_only=True):
+    """What the model thought."""
+
+    text: answers.Text
+
+
+class OutputMessage(Struct, tag_field="type", tag="message", kw_only=True):
+    """What the assistant says; while it is in progress it has no content."""
 
     id: answers.Word
-    type: Literal["message"] = "message"
-    status: MessageStatus
+    status: ItemStatus
     role: Literal["assistant"] = "assistant"
     content: Annotated[list[OutputText], Meta(max_length=1)]
+
+
+class ReasoningItem(Struct, tag_field="type", tag="reasoning", kw_only=True):
+    """What the assistant thinks; there is no summary of it."""
+
+    id: answers.Word
+    status: ItemStatus
+    summary: Empty = []
+    content: Annotated[list[ReasoningText], Meta(max_length=1)]
+
+
+class FunctionCall(Struct, tag_field="type", tag="function_call", kw_only=True):
+    """A call that the model asks for; while it is in progress it has no arguments."""
+
+    id: answers.Word
+    status: ItemStatus
+    call_id: answers.Word
+    name: answers.Word
+    arguments: Annotated[answers.Text, Meta(description="JSON, as the model wrote it.")]
+
+
+Item = OutputMessage | ReasoningItem | FunctionCall
 
 
 class IncompleteDetails(Struct):
@@ -176,14 +276,14 @@ class ResponseAnswer(Struct, kw_only=True):
     instructions: answers.Text | None
     max_output_tokens: Count | None
     model: answers.Text
-    output: Annotated[list[OutputMessage], Meta(max_length=1)]
-    parallel_tool_calls: bool = False
+    output: Annotated[list[Item], Meta(max_length=answers.MAX_TOKENS)]
+    parallel_tool_calls: bool
     previous_response_id: None = None
     store: Literal[False] = False
     temperature: Annotated[float, Meta(ge=0.0, le=1000.0)]
     text: ResponseText
-    tool_choice: Literal["none"] = "none"
-    tools: Empty = []
+    tool_choice: answers.Word | FunctionChoice
+    tools: Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)]
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)]
     truncation: Literal["disabled"] = "disabled"
     usage: ResponseUsage | None
@@ -210,46 +310,91 @@ class ResponseFailedEvent(Struct, kw_only=True):
 
 
 class OutputItemEvent(Struct, kw_only=True):
-    """A message begins or ends."""
+    """An item begins or ends."""
 
     type: ItemStage
-    output_index: Count = 0
-    item: OutputMessage
+    output_index: Count
+    item: Item
     sequence_number: Count
 
 
 class ContentPartEvent(Struct, kw_only=True):
-    """A message's text begins or ends."""
+    """A message's text, or a thought, begins or ends."""
 
     type: PartStage
     item_id: answers.Word
-    output_index: Count = 0
+    output_index: Count
     content_index: Count = 0
-    part: OutputText
+    part: OutputText | ReasoningText
     sequence_number: Count
 
 
 class TextDeltaEvent(Struct, kw_only=True):
-    """One token of the text."""
+    """What a text gained: one token, if it brought something."""
 
     type: Literal["response.output_text.delta"] = "response.output_text.delta"
     item_id: answers.Word
-    output_index: Count = 0
+    output_index: Count
     content_index: Count = 0
     delta: answers.Text
-    logprobs: Empty = []
+    logprobs: Logprobs = []
     sequence_number: Count
 
 
 class TextDoneEvent(Struct, kw_only=True):
-    """All of the text."""
+    """All of a text."""
 
     type: Literal["response.output_text.done"] = "response.output_text.done"
     item_id: answers.Word
-    output_index: Count = 0
+    output_index: Count
     content_index: Count = 0
     text: answers.Text
-    logprobs: Empty = []
+    logprobs: Logprobs = []
+    sequence_number: Count
+
+
+class ThoughtDeltaEvent(Struct, kw_only=True):
+    """What a thought gained."""
+
+    type: Literal["response.reasoning_text.delta"] = "response.reasoning_text.delta"
+    item_id: answers.Word
+    output_index: Count
+    content_index: Count = 0
+    delta: answers.Text
+    sequence_number: Count
+
+
+class ThoughtDoneEvent(Struct, kw_only=True):
+    """All of a thought."""
+
+    type: Literal["response.reasoning_text.done"] = "response.reasoning_text.done"
+    item_id: answers.Word
+    output_index: Count
+    content_index: Count = 0
+    text: answers.Text
+    sequence_number: Count
+
+
+class ArgumentsDeltaEvent(Struct, kw_only=True):
+    """What the arguments of a call gained."""
+
+    type: Literal["response.function_call_arguments.delta"] = (
+        "response.function_call_arguments.delta"
+    )
+    item_id: answers.Word
+    output_index: Count
+    delta: answers.Text
+    sequence_number: Count
+
+
+class ArgumentsDoneEvent(Struct, kw_only=True):
+    """All of the arguments of a call."""
+
+    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
+    item_id: answers.Word
+    output_index: Count
+    name: answers.Word
+    arguments: answers.Text
     sequence_number: Count
 
 
@@ -259,6 +404,10 @@ EVENTS = (
     ContentPartEvent,
     TextDeltaEvent,
     TextDoneEvent,
+    ThoughtDeltaEvent,
+    ThoughtDoneEvent,
+    ArgumentsDeltaEvent,
+    ArgumentsDoneEvent,
     ResponseFailedEvent,
 )
 """What a stream holds; the last one where it fails."""

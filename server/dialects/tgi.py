@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from engine import Grammar, LogprobsMode, SamplingParams
 from server.dialects import adapters, ranges, tgi_reply, wire
 from server.dialects.bodies import CompatBody, GenerateBody, Parameters
-from server.dialects.call import DialectConfig, Generation, Reply
+from server.dialects.call import DialectConfig, EncodedPrompt, Generation, Reply
 from server.dialects.decode import decode
 from server.dialects.grammars import read_grammar
 from server.dialects.tgi_reply import GenerateReply, GenerateStreamReply, Shape
@@ -108,7 +108,9 @@ class GenerateCall:
             for seed in self.seeds
         )
 
-    def reply(self, request_id: str, created_s: int, endings: Sequence[str] = ()) -> Reply:
+    def reply(
+        self, request_id: str, created_s: int, prompts: Sequence[EncodedPrompt] = ()
+    ) -> Reply:
         """Begin the answer; TGI's answers name neither request nor time."""
         return GenerateStreamReply(self._shape()) if self.is_stream else self.whole_reply()
 

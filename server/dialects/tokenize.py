@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from engine import TextSpan
 from server.dialects import ranges, wire
 from server.dialects.answers import ChatTokenizeAnswer, DetokenizeAnswer, SpanAnswer
-from server.dialects.bodies import ChatTokenizeBody, DetokenizeBody, TokenizeBody
+from server.dialects.bodies import ChatBody, ChatTokenizeBody, DetokenizeBody, TokenizeBody
 from server.dialects.call import ChatPrompt, DialectConfig
+from server.dialects.chat import chat_call
 from server.dialects.chat_prompt import chat_prompt
 from server.dialects.decode import decode
 from server.errors import Problem, invalid
@@ -26,7 +27,7 @@ class TokenizeCall:
     """Answer with spans, else with ids."""
 
 
-def parse(body: bytes) -> TokenizeCall:
+def parse(config: DialectConfig, body: bytes) -> TokenizeCall:
     """Decode a body of `/tokenize`; raises Problem."""
     asked = decode(body, TokenizeBody)
     fields = ("inputs", "prompt", "messages")
@@ -34,7 +35,10 @@ def parse(body: bytes) -> TokenizeCall:
     if len(given) != 1:
         raise _not_one(given)
     if asked.messages is not None:
-        return TokenizeCall(chat_prompt(asked.messages), has_spans=False)
+        chat = ChatBody(messages=asked.messages, tools=asked.tools)
+        return TokenizeCall(chat_call(config, chat).prompt, has_spans=False)
+    if asked.tools:
+        raise invalid("`tools` must come with `messages`", "tools")
     text = asked.inputs if asked.prompt is None else asked.prompt
     if not text:
         raise invalid(f"`{given[0]}` cannot be empty", given[0])

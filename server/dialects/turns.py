@@ -8,7 +8,7 @@ from typing import Any
 
 from server.dialects import ranges
 from server.dialects.bodies import ChatBody, ChatMessageBody, ContentPart, OpenAIBody
-from server.errors import ErrorType, Problem, invalid
+from server.errors import invalid
 
 
 def as_chat(asked: OpenAIBody, turns: Sequence[ChatMessageBody], **changes: Any) -> ChatBody:
@@ -31,19 +31,6 @@ def text_of(field: str, content: str | Sequence[ContentPart], kinds: Sequence[st
     return "".join(part.text or "" for part in content)
 
 
-def refuse_tools(tools: Sequence[object] | None, choice: object) -> None:
-    """Refuse tools that would be used."""
-    if choice not in (None, "none", "auto"):
-        raise _no_tools("tool_choice")
-    if tools and choice != "none":
-        raise _no_tools("tools")
-
-
 def refuse_choices(asked: OpenAIBody) -> None:
     """Refuse several answers where the dialect has a place for one."""
     ranges.require(asked.n in (None, 1), "n", "must be 1", asked.n)
-
-
-def _no_tools(field: str) -> Problem:
-    message = f"Tool error: `{field}`: tools are supported on /v1/chat/completions only"
-    return Problem(ErrorType.TOOL_ERROR, message, field)

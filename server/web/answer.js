@@ -19,6 +19,9 @@ export class Answer {
     this.client = client;
     this.say = say;
     this.view = new TokenView(card, "Answer");
+    this.thoughtView = new TokenView(card, "Thoughts");
+    this.thoughts = make("details", { class: "thoughts" },
+      make("summary", {}, "Thoughts"), this.thoughtView.element);
     this.problem = make("div", { class: "problem" });
     this.stats = make("dl", { class: "stats" });
     this.prompt = make("details", { class: "prompt-read", hidden: true });
@@ -26,8 +29,13 @@ export class Answer {
       this.view.element, this.problem, this.stats, this.prompt);
   }
 
+  /** What was said, without what was thought. */
   get text() {
     return this.view.text;
+  }
+
+  get #numTokens() {
+    return this.view.tokens.length + this.thoughtView.tokens.length;
   }
 
   /**
@@ -56,7 +64,7 @@ export class Answer {
     this.view.element.classList.remove("running");
     this.#tell("Ended", "stopped by you");
     this.#settle();
-    this.say(`Stopped after ${this.view.tokens.length} tokens.`);
+    this.say(`Stopped after ${this.#numTokens} tokens.`);
   }
 
   /** Say what the cache saved, as it was measured. */
@@ -73,7 +81,7 @@ export class Answer {
 
   #begin(isAgain) {
     if (!isAgain) {
-      this.view.clear();
+      this.#clear();
       this.stats.replaceChildren();
       this.prompt.hidden = true;
     }
@@ -87,13 +95,35 @@ export class Answer {
     Object.assign(this.finish, finish);
     if (!tokens.length) return;
     if (this.firstMs === null) this.#first(at);
-    for (const token of tokens) this.view.append(token);
+    for (const token of tokens) this.#append(token);
     this.lastAt = at;
-    this.#tell("Tokens", this.view.tokens.length);
+    this.#tell("Tokens", this.#numTokens);
+  }
+
+  // Thoughts are open while they come, and fold up when the answer begins.
+  #append(token) {
+    if (token.isThought) {
+      if (!this.thoughts.isConnected) this.#showThoughts();
+      this.thoughtView.append(token);
+      return;
+    }
+    if (token.text && !this.text) this.thoughts.open = false;
+    this.view.append(token);
+  }
+
+  #clear() {
+    this.view.clear();
+    this.thoughtView.clear();
+    this.thoughts.remove();
+  }
+
+  #showThoughts() {
+    this.thoughts.open = true;
+    this.view.element.before(this.thoughts);
   }
 
   #first(at) {
-    this.view.clear();
+    this.#clear();
     for (const value of this.stats.querySelectorAll("dd")) value.textContent = PENDING;
     this.firstMs = at - this.startedAt;
     this.#tell("First token", `${this.firstMs.toFixed(1)} ms`);
@@ -121,7 +151,7 @@ export class Answer {
   }
 
   #failed(error, retry) {
-    this.problem.replaceChildren(notice(error, this.view.tokens.length, retry));
+    this.problem.replaceChildren(notice(error, this.#numTokens, retry));
   }
 
   #tell(name, value) {

@@ -1,6 +1,6 @@
 // What the playground sends, and how it reads what comes: one form for both kinds of routes.
 //
-// A step is `{tokens, finish}`: tokens as `{text, raw, logprob, isSpecial, top}`, and at the end
+// A step is `{tokens, finish}`: tokens as `{text, raw, logprob, isSpecial, isThought, top}`, and at the end
 // what is known of it, `{reason, numTokens, numPrompt, numCached, seed}`, perhaps in parts.
 
 /** Continue a text: TGI's route, whose logprobs are those of the distribution sampled from. */
@@ -72,13 +72,21 @@ function nativeToken({ text, logprob, special }, top) {
 function readChat({ choices, usage }) {
   const [choice] = choices;
   const entries = choice?.logprobs?.content ?? [];
-  const text = choice?.delta.content ?? "";
+  const thought = choice?.delta.reasoning_content;
+  const text = thought ?? choice?.delta.content ?? "";
   const tokens = entries.map((entry) => chatToken(entry, text));
+  if (!entries.length && text) tokens.push(held(text));
+  for (const token of tokens) token.isThought = thought !== undefined;
   return { tokens, finish: { ...chatReason(choice), ...chatUsage(usage) } };
 }
 
 function chatToken({ token, logprob, top_logprobs: top }, text) {
   return { text, raw: token, logprob, isSpecial: false, top: top.map((other) => ({ ...other, text: other.token })) };
+}
+
+// What was held back, since it might have been a call, comes without a token of its own.
+function held(text) {
+  return { text, raw: text, logprob: null, isSpecial: false, top: [] };
 }
 
 function chatReason(choice) {

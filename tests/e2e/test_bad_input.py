@@ -79,6 +79,8 @@ NATIVE = {"inputs": "What is", "parameters": {"max_new_tokens": 1}}
 TEXT = {"prompt": "What is", "max_tokens": 1}
 CHAT = {"messages": [{"role": "user", "content": "What is"}], "max_tokens": 1}
 RESPONSE = {"input": CHAT["messages"], "max_output_tokens": 1}
+CALL = {**CHAT["messages"][0], "type": "function_call", "name": "f", "call_id": "c"}
+RESULT = {"type": "tool_result", "tool_use_id": "c", "content": "What is"}
 ROUTES = (
     Route("/", NATIVE, bodies.CompatBody),
     Route("/generate", NATIVE, bodies.GenerateBody),
@@ -103,10 +105,34 @@ ROUTES = (
     Route("/chat_tokenize", {"messages": CHAT["messages"]}, bodies.ChatTokenizeBody),
     Route("/detokenize", {"tokens": [1], "note": "What is"}, bodies.DetokenizeBody),
     Route("/v1/responses", RESPONSE, responses_types.ResponsesBody),
-    Route("/v1/responses", RESPONSE, responses_types.InputMessage, ("input", 0)),
+    Route("/v1/responses", RESPONSE, responses_types.InputItem, ("input", 0)),
     Route("/v1/responses", {**RESPONSE, "text": {}}, responses_types.TextOptions, ("text",)),
+    Route(
+        "/v1/responses",
+        {**RESPONSE, "tools": [{"type": "function", "name": "f"}], "tool_choice": "none"},
+        responses_types.FunctionTool,
+        ("tools", 0),
+    ),
+    Route(
+        "/v1/responses",
+        {**RESPONSE, "input": [CALL]},
+        responses_types.InputItem,
+        ("input", 0),
+    ),
     Route("/v1/messages", CHAT, messages_types.MessagesBody),
     Route("/v1/messages", CHAT, messages_types.MessageTurn, ("messages", 0)),
+    Route(
+        "/v1/messages",
+        {**CHAT, "messages": [{"role": "user", "content": [RESULT]}]},
+        messages_types.MessageBlock,
+        ("messages", 0, "content", 0),
+    ),
+    Route(
+        "/v1/messages",
+        {**CHAT, "tools": [{"name": "f"}], "tool_choice": {"type": "none"}},
+        messages_types.MessageTool,
+        ("tools", 0),
+    ),
     Route(
         "/v1/messages/count_tokens",
         {"messages": CHAT["messages"]},

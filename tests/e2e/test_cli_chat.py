@@ -58,6 +58,45 @@ async def test_each_line_of_a_pipe_is_a_turn_and_all_that_was_said_goes_along():
     assert [body["max_tokens"] for body in server.bodies] == [5, 5]
 
 
+THINKING = [
+    chunk("", role="assistant"),
+    chunk(reasoning_content="I\x1b[2J "),
+    chunk(reasoning_content="see."),
+    chunk("one"),
+    chunk(end="stop"),
+    DONE,
+]
+
+
+async def think(request):
+    response = await begin_stream(request)
+    for part in THINKING:
+        await response.write(part)
+    return response
+
+
+async def test_a_terminal_shows_thoughts_dimmed_and_apart():
+    async with (
+        scripted(think) as server,
+        terminal("chat", "--url", server.url, "--model", "m") as screen,
+    ):
+        await screen.until(b"> ")
+        screen.type(b"first\r")
+        await screen.until(b"> ", after=await screen.until(b"one\r\n"))
+        screen.type(b"second\r")
+        await screen.until(b"> ", after=await screen.until(b"one\r\n"))
+        screen.type(b"\x04")
+        assert await screen.end() == 0
+    assert "\x1b[2mI\\x1b[2J \x1b[22m\x1b[2msee.\x1b[22m\r\n\r\none\r\n" in screen.screen.decode()
+    assert messages(server)[1] == [("user", "first"), ("assistant", "one"), ("user", "second")]
+
+
+async def test_a_pipe_gets_the_answer_without_thoughts():
+    async with scripted(think) as server:
+        done = await millrace("chat", "--url", server.url, stdin=b"first\n")
+    assert (done.code, done.out) == (0, b"one\n")
+
+
 async def test_the_built_in_model_answers(server):
     done = await millrace(
         "chat", "--url", server.url, "--temperature", "0", stdin=b"What is Millrace?\n"

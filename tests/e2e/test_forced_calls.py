@@ -1,10 +1,11 @@
-"""Calls that must be made, by the openai package against a model that knows nothing of tools."""
+"""Calls that must be made, by real clients against a model that knows nothing of tools."""
 
 import json
 
 import jsonschema
 import openai
 import pytest
+from anthropic import Anthropic
 from openai import OpenAI
 from served import serve
 
@@ -27,50 +28,105 @@ USER = {"role": "user", "content": "What is the capital of France?"}
 
 
 @pytest.fixture(scope="module", params=["hermes", "pythonic"])
-def client(request):
-    with (
-        serve("--tool-call-parser", request.param, "--num-threads", "1") as server,
-        OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0) as client,
-    ):
+def server(request):
+    with serve("--tool-call-parser", request.param, "--num-threads", "1") as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    with OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0) as client:
         yield client
 
 
-def ask(client, choice, *, is_stream, **fields):
-    request = {"model": "m", "messages": [USER], "tools": TOOLS, "max_tokens": 200, **fields}
-    if is_stream:
-        with client.chat.completions.stream(**request, tool_choice=choice) as stream:
-            (choice,) = stream.get_final_completion().choices
-    else:
-        (choice,) = client.chat.completions.create(**request, tool_choice=choice).choices
+def ask_chat(server, name, *, is_stream, is_single, seed):
+    """Ask for a call of this name, or of any; return what is called."""
+    choice = {"type": "function", "function": {"name": name}} if name else "required"
+    request = {"model": "m", "messages": [USER], "tools": TOOLS, "max_tokens": 200, "seed": seed}
+    request |= {"tool_choice": choice, "parallel_tool_calls": not is_single}
+    with OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0) as client:
+        if is_stream:
+            with client.chat.completions.stream(**request) as stream:
+                (choice,) = stream.get_final_completion().choices
+        else:
+            (choice,) = client.chat.completions.create(**request).choices
     assert choice.finish_reason == "tool_calls"
     assert not choice.message.content
-    called = [
+    return [
         (call.function.name, json.loads(call.function.arguments))
         for call in choice.message.tool_calls
     ]
-    for name, arguments in called:
-        jsonschema.validate(arguments, SCHEMAS[name])
-    return [name for name, _ in called]
 
 
-@pytest.mark.parametrize("is_stream", [False, True])
-def test_a_call_that_must_be_made_is_made_and_matches_its_schema(client, is_stream):
+def ask_responses(server, name, *, is_stream, is_single, seed):
+    """Ask for the same by `/v1/responses`."""
+    tools = [{"type": "function", "strict": None, "parameters": None, **tool["function"]}
+             for tool in TOOLS]  # fmt: skip
+    choice = {"type": "function", "name": name} if name else "required"
+    request = {"model": "m", "input": [USER], "tools": tools, "max_output_tokens": 200}
+    request |= {"tool_choice": choice, "parallel_tool_calls": not is_single}
+    request["extra_body"] = {"seed": seed}
+    with OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0) as client:
+        if is_stream:
+            with client.responses.stream(**request) as stream:
+                answer = stream.get_final_response()
+        else:
+            answer = client.responses.create(**request)
+    assert answer.status == "completed"
+    assert {item.type for item in answer.output} == {"function_call"}
+    return [(item.name, json.loads(item.arguments)) for item in answer.output]
+
+
+def ask_messages(server, name, *, is_stream, is_single, seed):
+    """Ask for the same by `/v1/messages`."""
+    tools = [
+        {"name": tool["function"]["name"], "input_schema": SCHEMAS[tool["function"]["name"]]}
+        for tool in TOOLS
+    ]
+    choice = {"type": "tool", "name": name} if name else {"type": "any"}
+    choice["disable_parallel_tool_use"] = is_single
+    request = {"model": "m", "messages": [USER], "tools": tools, "max_tokens": 200}
+    request |= {"tool_choice": choice, "extra_body": {"seed": seed}}
+    with Anthropic(base_url=server.url, api_key="-", max_retries=0) as client:
+        if is_stream:
+            with client.messages.stream(**request) as stream:
+                answer = stream.get_final_message()
+        else:
+            answer = client.messages.create(**request)
+    assert answer.stop_reason == "tool_use"
+    assert {block.type for block in answer.content} == {"tool_use"}
+    return [(block.name, block.input) for block in answer.content]
+
+
+def names_called(ask, server, name=None, *, is_stream, is_single=False, seed=0):
+    """See that all arguments match their schemas; return the tools' names."""
+    called = ask(server, name, is_stream=is_stream, is_single=is_single, seed=seed)
+    for tool, arguments in called:
+        jsonschema.validate(arguments, SCHEMAS[tool])
+    return [tool for tool, _ in called]
+
+
+streamed_and_not = pytest.mark.parametrize("is_stream", [False, True])
+everywhere = pytest.mark.parametrize("ask", [ask_chat, ask_responses, ask_messages])
+
+
+@everywhere
+@streamed_and_not
+def test_a_call_that_must_be_made_is_made_and_matches_its_schema(server, ask, is_stream):
     names = [
         name
         for seed in range(6)
-        for name in ask(
-            client, "required", is_stream=is_stream, seed=seed, parallel_tool_calls=False
-        )
+        for name in names_called(ask, server, is_stream=is_stream, is_single=True, seed=seed)
     ]
     assert len(names) == 6
     assert set(names) <= set(SCHEMAS)
 
 
-@pytest.mark.parametrize("is_stream", [False, True])
+@everywhere
+@streamed_and_not
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_the_named_tool_is_called_and_no_other(client, name, is_stream):
-    choice = {"type": "function", "function": {"name": name}}
-    assert ask(client, choice, is_stream=is_stream) == [name]
+def test_the_named_tool_is_called_and_no_other(server, ask, name, is_stream):
+    assert names_called(ask, server, name, is_stream=is_stream) == [name]
 
 
 def test_a_schema_that_cannot_be_kept_is_refused(client):

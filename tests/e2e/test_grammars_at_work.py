@@ -3,10 +3,13 @@
 import asyncio
 import json
 import re
+from typing import Annotated, Literal
 
 import pytest
+from anthropic import Anthropic
 from huggingface_hub import InferenceClient
 from openai import OpenAI, UnprocessableEntityError
+from pydantic import BaseModel, Field
 from raw_http import call
 from schemas import assert_valid
 
@@ -32,6 +35,8 @@ ROUTES = {
     "/generate_stream": {"inputs": "A"},
     "/v1/completions": {"prompt": "A", "max_tokens": 40},
     "/v1/chat/completions": {"messages": CHAT, "max_tokens": 40},
+    "/v1/responses": {"input": CHAT, "max_output_tokens": 40},
+    "/v1/messages": {"messages": CHAT, "max_tokens": 40},
 }
 RULES = (f'r{i}: "a"? | r{(i + 1) % 3000}' for i in range(3000))
 CIRCLE = "\n".join(("start: " + " ".join(f"r{i}" for i in range(3000)), *RULES))
@@ -74,6 +79,71 @@ def test_openais_client_gets_json_of_its_schema(client, temperature):
     with client.chat.completions.create(stream=True, **asked) as stream:
         text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
     assert text == answer.choices[0].message.content
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_responses_are_what_their_format_says(client, is_stream):
+    form = {"type": "json_schema", "name": "city", "schema": SCHEMA, "strict": True}
+    asked = {"model": "any", "input": CHAT, "max_output_tokens": 150, "temperature": 1.2}
+    for given, schema in ((form, SCHEMA), ({"type": "json_object"}, {"type": "object"})):
+        answer = client.responses.create(
+            **asked, text={"format": given}, extra_body={"seed": 5}, stream=is_stream
+        )
+        if is_stream:
+            answer = list(answer)[-1].response
+        assert answer.text.format.type == given["type"]
+        if answer.status == "completed" or given is form:
+            assert_valid(answer.output_text, schema)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_messages_are_what_their_output_config_says(server, is_stream):
+    asked = {
+        "model": "any",
+        "messages": CHAT,
+        "max_tokens": 150,
+        "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+        "extra_body": {"seed": 5, "temperature": 1.2},
+    }
+    with Anthropic(base_url=server.url, api_key="-", max_retries=0) as client:
+        if is_stream:
+            with client.messages.stream(**asked) as stream:
+                answer = stream.get_final_message()
+        else:
+            answer = client.messages.create(**asked)
+    assert_valid(answer.content[0].text, SCHEMA)
+
+
+class City(BaseModel):
+    """What the packages' own helpers make a schema of, and read the answer into."""
+
+    name: Annotated[str, Field(max_length=12)]
+    size: Literal["small", "large"]
+
+
+def test_the_parsing_helpers_of_both_packages_read_the_answer(server, client):
+    asked = {"model": "any", "extra_body": {"seed": 5}}
+    answer = client.responses.parse(**asked, input=CHAT, text_format=City, max_output_tokens=150)
+    assert isinstance(answer.output_parsed, City)
+    with Anthropic(base_url=server.url, api_key="-", max_retries=0) as other:
+        message = other.messages.parse(**asked, messages=CHAT, output_format=City, max_tokens=150)
+    assert isinstance(message.parsed_output, City)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "field"),
+    [
+        ("/v1/responses", {"text": {"format": {"type": "json_schema", "name": "x",
+                                               "schema": {"not": {}}}}}, "text.format"),
+        ("/v1/messages", {"output_config": {"format": {"type": "json_schema",
+                                                       "schema": {"not": {}}}}},
+         "output_config.format"),
+    ],
+)  # fmt: skip
+async def test_a_bad_schema_is_named_as_the_client_wrote_it(server, path, fields, field):
+    answer = await call(server.url, "POST", path, {**ROUTES[path], **fields})
+    assert answer.status == 422
+    assert f"`{field}" in answer.json()["error"]["message"]
 
 
 def test_the_hubs_client_gets_what_its_grammar_allows(server):

@@ -5,41 +5,23 @@ import json
 import openai
 import pytest
 from huggingface_hub import AsyncInferenceClient
-from in_process import EOS, byte_tokenizer, in_process
+from in_process import in_process
 from openai import AsyncOpenAI
 from raw_http import call
 from streams import check_chat
+from tool_talk import CALLS, CITY, QWEN, SAYS, last_prompt, script
 
 WEATHER = {
     "type": "function",
     "function": {
         "name": "get_weather",
         "description": "Tell the weather.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        "parameters": CITY,
     },
 }
 TIME = {"type": "function", "function": {"name": "now"}}
 TOOLS = [WEATHER, TIME]
 USER = {"role": "user", "content": "Weather?"}
-QWEN = (
-    "{% if tools %}{{ tools | tojson }}{% endif %}"
-    "{% for m in messages %}{{ m.role }}:{{ m.content }}"
-    "{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>"
-    "{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}<think>{% if enable_thinking is false %}</think>{% endif %}"
-    "\n{% endif %}"
-)
-"""Opens the thought itself, as those of several models do."""
-SAYS = (
-    'I ask.</think>\n\nLet me see.\n<tool_call>\n{"name": "get_weather", "arguments": '
-    '{"city": "Köln \\"}\\""}}\n</tool_call>\n<tool_call>{"name": "now", "arguments": {}}'
-    "</tool_call>"
-)
-CALLS = [("get_weather", {"city": 'Köln "}"'}), ("now", {})]
-
-
-def script(text):
-    return [*byte_tokenizer().encode(text), EOS]
 
 
 def connect(server):
@@ -160,15 +142,9 @@ async def test_a_result_goes_back_to_the_model():
         server.runner.scripts = script("It </think>rains.")
         answer, reason = await ask(client, messages=[USER, turn, result], tools=TOOLS)
         assert (answer.content, reason) == ("rains.", "stop")
-        prompt = bytes_of(server.runner.batches)
+        prompt = last_prompt(server)
         assert '<tool_call>{"name": "get_weather", "arguments": {"city": "Köln' in prompt
         assert prompt.endswith("tool:rain<think>")
-
-
-def bytes_of(batches):
-    """Spell the prompt of the last sequence."""
-    joins = [join for batch in batches for join in batch.join]
-    return byte_tokenizer().decode(list(joins[-1].token_ids))
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ async def test_bad_input_is_unprocessable_and_names_its_field(way):
         for fields, field, says in (
             ({"temperature": -1}, "temperature", "Given: -1"),
             ({"previous_response_id": "resp_1"}, "previous_response_id", "stored responses"),
-            ({"tools": [{"type": "web_search"}]}, "tools", "tools are supported on"),
+            ({"tools": [{"type": "web_search"}]}, "tools[0].type", "`web_search` are not"),
         ):
             with pytest.raises(openai.UnprocessableEntityError, match=says) as raised:
                 await create(server.url, way, **HI, **fields)

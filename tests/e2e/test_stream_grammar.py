@@ -46,7 +46,7 @@ def typed(kind, **more) -> bytes:
 
 def numbered(*pairs) -> bytes:
     return b"".join(
-        typed(f"response.{kind}", **more, sequence_number=number)
+        typed(f"response.{kind}", **{"output_index": 0, **more}, sequence_number=number)
         for number, (kind, more) in enumerate(pairs)
     )
 
@@ -67,10 +67,12 @@ WORDS = [("output_text.delta", {"delta": "a"}), ("output_text.delta", {"delta": 
 DONES = [("output_text.done", {}), ("content_part.done", {}), ("output_item.done", {})]
 COMPLETED = ("completed", answer("completed", "ab"))
 FAILED = ("failed", {"error": PLAIN, "error_type": "generation"})
-START = typed("message_start") + typed("content_block_start") + typed("ping")
-GAIN = typed("content_block_delta", delta={"text": "a"})
+BLOCK = typed("content_block_start", index=0)
+START = typed("message_start") + BLOCK + typed("ping")
+GAIN = typed("content_block_delta", index=0, delta={"text": "a"})
+BLOCK_STOP = typed("content_block_stop", index=0)
 STOP = (
-    typed("content_block_stop")
+    BLOCK_STOP
     + typed("message_delta", delta={"stop_reason": "end_turn"}, usage={})
     + typed("message_stop")
 )
@@ -126,15 +128,30 @@ BAD = {
     "a word after the words": (RESPONSES, numbered(*BEGUN, *DONES, *WORDS, COMPLETED)),
     "a step left out": (RESPONSES, numbered(*BEGUN, *WORDS, *DONES[1:], COMPLETED)),
     "another text of a response": (RESPONSES, numbered(*BEGUN, WORDS[0], *DONES, COMPLETED)),
+    "an item that does not end": (RESPONSES, numbered(*BEGUN, *WORDS, *DONES[:2], COMPLETED)),
+    "arguments of a text": (
+        RESPONSES,
+        numbered(*BEGUN, ("function_call_arguments.delta", {"delta": "ab"}), *DONES, COMPLETED),
+    ),
+    "a gain of another item": (
+        RESPONSES,
+        numbered(
+            *BEGUN, ("output_text.delta", {"delta": "ab", "output_index": 1}), *DONES, COMPLETED
+        ),
+    ),
     "another status": (
         RESPONSES,
         numbered(*BEGUN, *WORDS, *DONES, ("completed", answer("incomplete", "ab"))),
     ),
     "numbers that jump": (RESPONSES, numbered(*BEGUN) + numbered(FAILED)),
     "a name of another type": (MESSAGES, START + GAIN.replace(b"_delta", b"_stop", 1) + STOP),
-    "no name": (MESSAGES, START + event({"type": "content_block_delta"}) + STOP),
+    "no name": (MESSAGES, START + event({"type": "content_block_delta", "index": 0}) + STOP),
+    "a block that does not end": (MESSAGES, START + GAIN + STOP.removeprefix(BLOCK_STOP)),
+    "a block within a block": (MESSAGES, START + BLOCK + GAIN + STOP),
+    "a gain of another block": (MESSAGES, START + GAIN.replace(b":0,", b":1,") + STOP),
+    "no block": (MESSAGES, typed("message_start") + STOP.removeprefix(BLOCK_STOP)),
     "done on a typed route": (MESSAGES, START + GAIN + STOP + DONE),
-    "no usage": (MESSAGES, START + GAIN + typed("content_block_stop") + typed("message_stop")),
+    "no usage": (MESSAGES, START + GAIN + BLOCK_STOP + typed("message_stop")),
     "an event after an error of Anthropic's": (MESSAGES, START + ANTHROPIC_ERROR + GAIN),
 }
 

@@ -89,6 +89,18 @@ def test_a_chats_greeting_is_no_token():
     assert speed_line(answer).startswith("first token after 1500 ms, 3 tokens, 1.0 tokens/s")
 
 
+def test_thoughts_are_tokens_and_no_part_of_the_answer():
+    answer = filled(
+        choice(role="assistant", content=""),
+        choice(reasoning_content="Hm"),
+        choice(reasoning_content="."),
+        choice(content="a"),
+        choice("stop"),
+    )
+    assert (answer.text, answer.thoughts, answer.num_events) == ("a", "Hm.", 3)
+    assert answer.first == 11.5
+
+
 def test_an_answer_without_a_count_has_that_of_its_events():
     answer = filled(choice(role="assistant", content="a"), choice(content="b"), choice("length"))
     assert (answer.text, answer.count) == ("ab", 2)

@@ -1,6 +1,7 @@
 """Whatever bytes come, a dialect parses them or raises a Problem."""
 
 import json
+from functools import partial
 
 import pytest
 from dialect_config import dialect_config
@@ -23,7 +24,7 @@ PARSERS = {
     "chat": ChatDialect(CONFIG).parse,
     "invocations": InvocationsDialect(CONFIG).parse,
     "vertex": VertexDialect(CONFIG).parse,
-    "tokenize": tokenize.parse,
+    "tokenize": partial(tokenize.parse, CONFIG),
     "chat_tokenize": tokenize.parse_chat,
 }
 often = settings(max_examples=40, deadline=None)

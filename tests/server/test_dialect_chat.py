@@ -4,7 +4,7 @@ import pytest
 from dialect_config import dialect_config
 
 from engine import GrammarKind
-from server.dialects.call import ChatPrompt
+from server.dialects.call import ChatPrompt, EncodedPrompt
 from server.dialects.chat import ChatDialect
 from server.errors import ErrorType, Problem
 
@@ -262,7 +262,7 @@ def test_a_turn_begins_inside_a_thought_where_the_prompt_leaves_one_open(ending,
     own = [{"role": "assistant", "content": turn}] if turn else []
     chat = parse_with({"has_reasoning": True}, messages=[USER, *own])
     assert chat.prompt.is_ending_wanted
-    (parser,) = chat.parsers([ending])
+    (parser,) = chat.parsers([EncodedPrompt(9, ending)])
     (gain,) = parser.feed("Hm") + parser.end()
     assert (gain.kind == "reasoning") is is_thinking
 

@@ -13,6 +13,7 @@ from dialect_config import dialect_config
 
 from engine import Delta, Finish, FinishReason, PromptToken, Token, TopToken, Usage
 from server.dialects import openai
+from server.dialects.call import EncodedPrompt
 from server.dialects.chat import ChatDialect
 from server.dialects.cloud import InvocationsDialect, VertexDialect
 from server.dialects.completions import CompletionsDialect
@@ -21,8 +22,13 @@ from server.dialects.responses import ResponsesDialect
 from server.dialects.tgi import CompatDialect, GenerateDialect, GenerateStreamDialect
 from server.errors import ErrorType, Problem
 
+NUM_PROMPT_TOKENS = 5
+"""Of every prompt, before it is run."""
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.txt"))
-CALL_ID = re.compile(rb'"id":"([A-Za-z0-9]{9})","type":"function"')
+CALL_ID = re.compile(
+    r'"id":"([A-Za-z0-9]{9})","type":"function"'
+    r'|"type":"tool_use","id":"([A-Za-z0-9]{9})"|"call_id":"([A-Za-z0-9]{9})"'
+)
 """What `$CALL0` and so on stand for, in their order."""
 DIALECTS = {
     "generate": GenerateDialect,
@@ -92,7 +98,8 @@ def answer(golden):
     call = golden.dialect.parse(golden.body)
     generations = call.generations()
     assert len(generations) == call.num_permits
-    reply = call.reply("r1", 1_767_225_600)
+    prompts = [EncodedPrompt(NUM_PROMPT_TOKENS) for _ in generations]
+    reply = call.reply("r1", 1_767_225_600, prompts)
     sent = b""
     for step in golden.deltas():
         if isinstance(step, Problem):
@@ -116,8 +123,9 @@ def test_an_answer_is_byte_for_byte_what_the_contract_says(path):
     expected = golden.sections["answer"].replace("$FINGERPRINT", openai.FINGERPRINT)
     for index, generation in enumerate(generations):
         expected = expected.replace(f"$SEED{index}", str(generation.params.seed))
-    for index, call_id in enumerate(CALL_ID.findall(sent)):
-        expected = expected.replace(f"$CALL{index}", call_id.decode())
+    found = ["".join(groups) for groups in CALL_ID.findall(sent.decode("ascii"))]
+    for index, call_id in enumerate(dict.fromkeys(found)):
+        expected = expected.replace(f"$CALL{index}", call_id)
     assert sent.decode("ascii").rstrip("\n") == expected.rstrip("\n")
     if expected.startswith(("data: ", "event: ")):
         assert sent.endswith(b"\n\n")

@@ -9,6 +9,7 @@ from server.dialects.call import ChatPrompt
 from server.errors import Problem
 
 USER = {"role": "user", "content": "Hi"}
+TOOL = {"type": "function", "function": {"name": "f"}}
 SPANS = [TextSpan(1, "", 0, 0), TextSpan(70, "\u00e9", 0, 2), TextSpan(2, " x", 2, 4)]
 
 
@@ -25,7 +26,7 @@ SPANS = [TextSpan(1, "", 0, 0), TextSpan(70, "\u00e9", 0, 2), TextSpan(2, " x", 
     ],
 )
 def test_what_to_tokenize_and_how_to_answer(body, call):
-    assert tokenize.parse(json.dumps(body).encode()) == call
+    assert tokenize.parse(dialect_config(), json.dumps(body).encode()) == call
 
 
 @pytest.mark.parametrize(
@@ -40,16 +41,23 @@ def test_what_to_tokenize_and_how_to_answer(body, call):
         ({"inputs": ""}, "`inputs` cannot be empty"),
         ({"prompt": ""}, "`prompt` cannot be empty"),
         ({"messages": []}, "`messages` cannot be empty"),
+        ({"inputs": "A", "tools": [TOOL]}, "`tools` must come with `messages`"),
         ({"inputs": ["A"]}, "`inputs`: expected `str | null`, got `array`"),
     ],
 )
 def test_what_cannot_be_tokenized_is_refused(body, message):
     with pytest.raises(Problem) as caught:
-        tokenize.parse(json.dumps(body).encode())
+        tokenize.parse(dialect_config(), json.dumps(body).encode())
     assert (caught.value.status, caught.value.message) == (
         422,
         f"Input validation error: {message}",
     )
+
+
+def test_tools_are_tokenized_with_the_messages():
+    config = dialect_config(tool_format="hermes")
+    call = tokenize.parse(config, json.dumps({"messages": [USER], "tools": [TOOL]}).encode())
+    assert call.prompt == ChatPrompt((USER,), variables={"tools": [TOOL]})
 
 
 def test_inputs_are_answered_with_tgis_array():

@@ -34,10 +34,10 @@ PARSERS = {
     "/v1/chat/completions": ChatDialect(CONFIG).parse,
     "/v1/responses": ResponsesDialect(CONFIG).parse,
     "/v1/messages": MessagesDialect(CONFIG).parse,
-    "/v1/messages/count_tokens": parse_count,
+    "/v1/messages/count_tokens": partial(parse_count, CONFIG),
     "/invocations": InvocationsDialect(CONFIG).parse,
     "/vertex": VertexDialect(CONFIG).parse,
-    "/tokenize": tokenize.parse,
+    "/tokenize": partial(tokenize.parse, CONFIG),
     "/chat_tokenize": tokenize.parse_chat,
     "/detokenize": partial(tokenize.parse_ids, CONFIG),
 }
@@ -50,7 +50,7 @@ SOUND = {
     "TokenizeBody": {},
     "ChatTokenizeBody": CHAT,
     "DetokenizeBody": {"tokens": [1]},
-    "ResponsesBody": {"input": "A"},
+    "ResponsesBody": {"input": "A", "include": ["message.output_text.logprobs"]},
     "MessagesBody": {**CHAT, "max_tokens": 9},
     "CountTokensBody": CHAT,
     "VertexBody": {"instances": [{"inputs": "A"}]},
@@ -63,6 +63,8 @@ FILLER = {
     "GrammarBody": {"type": "json_schema"},
     "ChatMessageBody": {"role": "user", "content": "A"},
     "ContentPart": {"type": "text", "text": "A"},
+    "ToolResult": {"type": "tool_result", "tool_use_id": "A"},
+    "CallOutput": {"type": "function_call_output", "call_id": "A"},
 }
 """Parts that a body gets so that something in them can be wrong."""
 
@@ -280,7 +282,9 @@ def put(body, path, value):
             if path[depth - 1] in ("messages", "input"):
                 filler = FILLER["ChatMessageBody"]
             if path[depth - 1] in ("content", "system"):
-                filler = FILLER["ContentPart"]
+                filler = FILLER["ToolResult" if "content" in path[depth:] else "ContentPart"]
+            if path[depth - 1] == "input" and following == "output":
+                filler = FILLER["CallOutput"]
             here[:] = here or [copy.deepcopy(filler)]
             here = here[0]
         else:
@@ -423,7 +427,7 @@ def undescribed(schema, value):
         return set().union(*(undescribed(schema["items"], item) for item in value))
     if not isinstance(value, dict):
         return set()
-    if isinstance(schema.get("additionalProperties"), dict):
+    if isinstance(schema.get("additionalProperties"), dict) or "properties" not in schema:
         return set()
     known = schema["properties"]
     inner = (undescribed(known[key], value[key]) for key in value.keys() & known.keys())

@@ -38,13 +38,20 @@ class Offer:
     """What the turn must be; None where the model may also say something else."""
 
 
-def offer(config: DialectConfig, asked: ChatBody) -> Offer | None:
-    """Read the tools of a request; None where the model is to know of none. Raises Problem."""
+def offer(
+    config: DialectConfig, asked: ChatBody, schema_field: str, *, has_form: bool
+) -> Offer | None:
+    """Read the tools of a request; None where the model is to know of none. Raises Problem.
+
+    `schema_field` is where the client wrote the schema of a tool, `has_form` is true where it said
+    what the answer must be by a field that is none of a chat's.
+    """
     form = asked.response_format
-    if asked.tools is not None and form is not None and form.type != "text":
+    has_form = has_form or (form is not None and form.type != "text")
+    if asked.tools is not None and has_form:
         raise tool_error("Grammar and tools are mutually exclusive", "tools")
     tools = asked.tools or []
-    _check_limits(tools)
+    _check_limits(tools, schema_field)
     choice = asked.tool_choice
     name = choice.function.name if isinstance(choice, ChosenToolBody) else choice
     if name == "none" or (not tools and name in (None, "auto")):
@@ -66,12 +73,12 @@ def tool_error(message: str, field: str) -> Problem:
     return Problem(ErrorType.TOOL_ERROR, f"Tool error: {message}", field)
 
 
-def _check_limits(tools: list[ToolBody]) -> None:
+def _check_limits(tools: list[ToolBody], schema_field: str) -> None:
     for number, tool in enumerate(tools):
         if tool.type != "function":
             what = f"tools of type `{ranges.shown(tool.type)}`"
             raise ranges.unsupported(f"tools[{number}].type", what)
-        field = f"tools[{number}].function.parameters"
+        field = f"tools[{number}].{schema_field}"
         ranges.check_depth(field, tool.function.parameters, MAX_TOOL_DEPTH)
     num_bytes = len(msgspec.json.encode(tools))
     rule = f"must have at most {MAX_TOOLS_BYTES} bytes of JSON"

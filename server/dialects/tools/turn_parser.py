@@ -3,9 +3,9 @@
 The joined gains are those of the whole text, however it came in pieces.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from engine import Token
+from engine import Delta, Token
 from server.dialects.tools import think
 from server.dialects.tools.formats import Format
 from server.dialects.tools.scanner import Reading, Scanner
@@ -61,6 +61,15 @@ class TurnParser:
         """
         is_mark = token.is_special and token.text in self._marks and not is_cut
         return token.visible + token.text if is_mark else token.visible
+
+    def read(self, delta: Delta) -> Iterator[tuple[Token | None, list[Gain]]]:
+        """Give what each token gained, and at the sequence's end, without one, what was held."""
+        finish, last = delta.finish, len(delta.tokens) - 1
+        for number, token in enumerate(delta.tokens):
+            is_cut = finish is not None and finish.stop is not None and number == last
+            yield token, self.feed(self.text(token, is_cut=is_cut))
+        if finish is not None:
+            yield None, self.end()
 
     def whole(self, tokens: Sequence[Token], *, is_cut: bool) -> list[Gain]:
         """Take all tokens at once."""
