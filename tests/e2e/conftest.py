@@ -5,14 +5,14 @@ from gradio_app import demo
 from occupancy import assert_clean, occupied, wait_until_idle
 from served import serve
 
-SMALL_CACHE = ("--max-batch-total-tokens", "32768")
-"""Enough for these tests, and quickly there."""
+SMALL = ("--max-batch-total-tokens", "32768", "--num-threads", "1")
+"""Enough for these tests, and quickly there; the tests' own process wants a core, too."""
 
 
 def _shared(*flags):
     @pytest.fixture(scope="session")
     def started():
-        with serve(*SMALL_CACHE, *flags) as server:
+        with serve(*SMALL, *flags) as server:
             yield server
             assert server.process.poll() is None, server.log[-3000:]
             assert_clean(server.log)
