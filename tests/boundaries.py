@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 MAX_DEPTH = 7
 """Keys and indices on the way to a place: schemas do not end where they hold any JSON."""
 VALUES = {
@@ -70,7 +72,9 @@ class Place:
     body: Any
     """A good body that has the way to the field."""
     schema: Any
-    """What the field may hold, as the document says."""
+    """What the field may hold, as the document says: its bounds, if there is a choice the first."""
+    validator: Draft202012Validator
+    """The same, whole."""
 
     @property
     def name(self) -> str:
@@ -85,6 +89,10 @@ class Place:
     def values(self) -> dict[str, str]:
         """Name the values to try, as they are written in a body."""
         return VALUES | {name: json.dumps(value) for name, value in _bounds(self.schema)}
+
+    def is_declared(self, value: str) -> bool:
+        """Tell whether the document lets the field hold a value."""
+        return self.validator.is_valid(json.loads(value))
 
     def with_value(self, value: str) -> bytes:
         """Write the body with a value, which may be no JSON, in this place."""
@@ -105,7 +113,8 @@ class Document:
     """An OpenAPI document, read for the places in its bodies."""
 
     def __init__(self, document: dict[str, Any]) -> None:
-        self._schemas = document["components"]["schemas"]
+        self._components = document["components"]
+        self._schemas = self._components["schemas"]
         self._bodies = {
             path: _brief(methods["post"]["requestBody"]["content"]["application/json"])
             for path, methods in document["paths"].items()
@@ -116,7 +125,9 @@ class Document:
         """List every place in every kind of body that a route takes."""
         for kind, body in self.examples(path):
             for where, filled, schema in self._walk(self._schemas[kind], (), body):
-                yield Place(path, kind, where, filled, _bare(schema))
+                bounds = _bare(self._spelled(schema))
+                validator = Draft202012Validator({**schema, "components": self._components})
+                yield Place(path, kind, where, filled, bounds, validator)
 
     def examples(self, path: str) -> Iterator[tuple[str, Any]]:
         """Give a good body of each kind that a route takes."""
@@ -139,7 +150,7 @@ class Document:
             fields = part.get("properties", {})
             filled = _with(body, where, self._minimal(part)) if fields else body
             for name, field in fields.items():
-                yield (*where, name), filled, self._spelled(field)
+                yield (*where, name), filled, field
                 yield from self._walk(field, (*where, name), filled)
             if "items" in part and any("properties" in i for i in self._parts(part["items"])):
                 for item, filled in self._items(part["items"], (*where, 0), body):

@@ -74,7 +74,7 @@ _GRAMMARS = ["json", "json_object", "json_schema", "regex", "choice", "lark"]
 Schema = Annotated[dict[str, Any], Meta(max_length=10_000)]
 Alternatives = Annotated[
     list[Annotated[str, Meta(max_length=MAX_GRAMMAR)]],
-    Meta(max_length=MAX_ALTERNATIVES, extra_json_schema={"minItems": 1}),
+    Meta(max_length=MAX_ALTERNATIVES),
 ]
 
 
