@@ -183,6 +183,7 @@ class ResponseFormat(GrammarBody, kw_only=True):
 
     type: Annotated[Word, said("`text` means any form.", enum=["text", *_GRAMMARS])]
     json_schema: JsonSchemaBody | None = None
+    schema: Annotated[Schema | None, said("As `value`; LangChain calls it so.")] = None
 
 
 class OpenAIBody(Struct, kw_only=True):
