@@ -19,8 +19,8 @@ $(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	# torch by its exact version first: this takes the build for CPUs where one is at hand
 	$(BIN)/pip install --quiet -c constraints.txt $$(grep '^torch==' constraints.txt)
 	$(BIN)/pip install --quiet -c constraints.txt --editable '.[dev]'
-	# its metadata asks for an old huggingface_hub; it runs with the current one
-	$(BIN)/pip install --quiet --no-deps -c constraints.txt text-generation
+	# their metadata ask for an old huggingface_hub; they run with the current one
+	$(BIN)/pip install --quiet --no-deps -c constraints.txt text-generation langchain-huggingface
 	touch $@
 
 serve: $(STAMP)

@@ -217,13 +217,13 @@ def gets() -> dict[str, Json]:
     health = {"200": _says("It is."), "503": _says("It is not.", _json(ref(answers.ErrorBody)))}
     model = _json(ref(answers.Model))
     missing = _says("There is no such model.", _json(ref(answers.OpenAIErrorBody)))
-    name = {"type": "string", "minLength": 1, "maxLength": 2048}
+    name = {"type": "string", "minLength": 1, "maxLength": 512}  # a URL has less than 8 KiB
     draining = {"type": "string", "enum": ["404"]}
     return {
         "/": _get(
             "Status",
             "Whether the engine is in order, as `/health`; a page where HTML is wanted more",
-            {**health, "200": _says("It is, or the page.", _text("text/html"))},
+            {**health, "200": _says("It is; or the page, as HTML.")},
         ),
         "/health": _get("Status", "Whether the engine is in order", health),
         "/ping": _get("Status", "The same for SageMaker", health),

@@ -106,15 +106,12 @@ def byte_tokenizer(template: str = TEMPLATE) -> Tokenizer:
 @asynccontextmanager
 async def in_process(scripts=None, *, limits=None, port=0, template=TEMPLATE, **config):
     """Start a server whose model says `scripts`; by default it repeats the prompt."""
+    config = ServerConfig(hostname="127.0.0.1", port=port, **config)
     metrics = Metrics()
-    tokenizer = byte_tokenizer(template)
     runner = ScriptedRunner(scripts or repeat_prompt)
-    scheduler = Scheduler(Limits(**{**_LIMITS, **(limits or {})}), tokenizer, [EOS])
-    server_config = ServerConfig(hostname="127.0.0.1", port=port, **config)
-    listener = bind(server_config.hostname, server_config.port)
-    async with Engine(runner, scheduler, tokenizer, _INFO, metrics) as engine:
-        generators = Generators(load_published(server_config.generators))
-        app = make_app(engine, server_config, metrics, "test", generators)
+    listener = bind(config.hostname, config.port)
+    async with _engine(runner, metrics, limits, template) as engine:
+        app = _app(engine, config, metrics)
         http = make_runner(app)
         await http.setup()
         await web.SockSite(http, listener).start()
@@ -125,6 +122,28 @@ async def in_process(scripts=None, *, limits=None, port=0, template=TEMPLATE, **
         finally:
             runner.gate.set()
             await http.cleanup()
+
+
+def post_routes() -> list[tuple[str, bool]]:
+    """List the paths that the app takes bodies at, each with whether it generates."""
+    metrics = Metrics()
+    app = _app(_engine(ScriptedRunner(), metrics), ServerConfig(), metrics)
+    return [
+        (route.resource.canonical, route.handler.__qualname__.startswith("GenerateHandler."))
+        for route in app.router.routes()
+        if route.method == "POST"
+    ]
+
+
+def _engine(runner, metrics, limits=None, template=TEMPLATE) -> Engine:
+    tokenizer = byte_tokenizer(template)
+    scheduler = Scheduler(Limits(**{**_LIMITS, **(limits or {})}), tokenizer, [EOS])
+    return Engine(runner, scheduler, tokenizer, _INFO, metrics)
+
+
+def _app(engine, config, metrics) -> web.Application:
+    generators = Generators(load_published(config.generators))
+    return make_app(engine, config, metrics, "test", generators)
 
 
 @contextmanager

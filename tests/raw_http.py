@@ -173,6 +173,46 @@ async def call(url: str, method: str, path: str, body=None, *headers: str, **mor
         return await (connection.read_head() if method == "HEAD" else connection.read())
 
 
+class Kept:
+    """A connection that is opened again when the server has closed it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._open = None
+        self._connection: Connection | None = None
+
+    async def post(self, path: str, body, *headers: str) -> Response:
+        """POST and read the whole answer."""
+        for _ in range(2):
+            if self._connection is None:
+                self._open = connect(self.url)
+                self._connection = await self._open.__aenter__()
+            self._connection.response = None
+            with suppress(EOFError, ConnectionError):
+                await self._connection.send(request_bytes("POST", path, body, *headers))
+                answer = await self._connection.read()
+                if answer.headers.get("connection") == "close":
+                    await self.close()
+                return answer
+            await self.close()
+        raise AssertionError(f"no answer to {body[:200]!r}")
+
+    async def close(self) -> None:
+        if self._open is not None:
+            await self._open.__aexit__(None, None, None)
+        self._open = self._connection = None
+
+
+@asynccontextmanager
+async def kept(url: str):
+    """Keep a connection for as long as the server does."""
+    client = Kept(url)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 @asynccontextmanager
 async def asking(url: str, path: str, body, *headers: str, receive_buffer: int | None = None):
     """POST on a connection of its own; what is read, and when, is up to the test."""

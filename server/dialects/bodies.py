@@ -75,7 +75,7 @@ _GRAMMARS = ["json", "json_object", "json_schema", "regex", "choice", "lark"]
 Schema = Annotated[dict[str, Any], Meta(max_length=10_000)]
 Alternatives = Annotated[
     list[Annotated[str, Meta(max_length=MAX_GRAMMAR)]],
-    Meta(max_length=MAX_ALTERNATIVES, extra_json_schema={"minItems": 1}),
+    Meta(max_length=MAX_ALTERNATIVES),
 ]
 
 
@@ -184,6 +184,7 @@ class ResponseFormat(GrammarBody, kw_only=True):
 
     type: Annotated[Word, said("`text` means any form.", enum=["text", *_GRAMMARS])]
     json_schema: JsonSchemaBody | None = None
+    schema: Annotated[Schema | None, said("As `value`; LangChain calls it so.")] = None
 
 
 class OpenAIBody(Struct, kw_only=True):

@@ -89,6 +89,8 @@ def _content(field: str, turn: ChatMessageBody) -> str:
 
 
 def _call(field: str, call: ToolCallBody) -> dict[str, Any]:
+    is_function = call.type in (None, "function")
+    ranges.require(is_function, f"{field}.type", "must be `function`", call.type)
     arguments = read_arguments(f"{field}.function.arguments", call.function.arguments)
     function = {"name": call.function.name, "arguments": arguments}
     own = {} if call.id is None else {"id": call.id}

@@ -37,6 +37,8 @@ def read_format(field: str, asked: ResponseFormat) -> Grammar | None:
     """Read a response format in OpenAI's words or in TGI's; raises Problem. None for plain text."""
     if asked.type == "text":
         return None
+    if asked.schema is not None and asked.value is None and asked.type in _JSON:
+        return _from_schema(f"{field}.schema", asked.schema)
     if asked.type == "json_schema" and asked.value is None:
         given = asked.json_schema
         if given is None or given.schema is None:
@@ -101,6 +103,7 @@ def _must(field: str, rule: str, value: Any) -> Problem:
     return invalid(f"`{field}` must {rule}. Given: {ranges.shown(value)}", field)
 
 
+_JSON = ("json", "json_object", "json_schema")
 _READERS: dict[str, Callable[[str, Any], Grammar]] = {
     "json": _read_json,
     "json_object": _read_json,

@@ -1,39 +1,24 @@
-"""What goes wrong inside the server reaches each client as the error it knows, never as silence."""
+"""What goes wrong inside the server reaches clients as an error, never as silence.
+
+Which class each client raises is the table of `test_errors_by_client.py`.
+"""
 
 import asyncio
 import logging
 import time
 from functools import partial
 
-import huggingface_hub.errors as hub_errors
 import openai
 import pytest
-import text_generation.errors as old_errors
-from huggingface_hub import AsyncInferenceClient, InferenceClient
 from in_process import in_process, repeat_prompt
 from occupancy import wait_for
 from raw_http import asking, call
 from streams import check
-from text_generation import Client as OldClient
 
 from server.dialects.tgi_reply import GenerateStreamReply
-from server.errors import ErrorType, Problem
-
-# the old client's code, not ours
-pytestmark = pytest.mark.filterwarnings("ignore:The `dict` method is deprecated")
 
 STREAM = "/generate_stream"
 CHAT = [{"role": "user", "content": "abc"}]
-KINDS = (
-    (ErrorType.GENERATION, hub_errors.GenerationError, old_errors.GenerationError),
-    (
-        ErrorType.INCOMPLETE_GENERATION,
-        hub_errors.IncompleteGenerationError,
-        old_errors.IncompleteGenerationError,
-    ),
-    (ErrorType.OVERLOADED, hub_errors.OverloadedError, old_errors.OverloadedError),
-    (ErrorType.VALIDATION, hub_errors.ValidationError, old_errors.ValidationError),
-)
 
 
 def failing_at(number: int):
@@ -45,50 +30,6 @@ def failing_at(number: int):
         return repeat_prompt(row)
 
     return script
-
-
-@pytest.fixture(params=KINDS, ids=lambda kind: kind[0].name.lower())
-def kind(request, monkeypatch):
-    """Let every fault of the engine be of one type; give what clients should raise."""
-    error_type, hub_error, old_error = request.param
-    problem = Problem(error_type, "out of luck")
-    monkeypatch.setattr("server.generate.from_engine", lambda error, retry_after_s: problem)
-    return hub_error, old_error
-
-
-@pytest.mark.parametrize("at", [0, 3])
-async def test_the_hubs_client_raises_the_class_of_the_fault(kind, at):
-    async with in_process(failing_at(at)) as server:
-        with InferenceClient(server.url) as client:
-            ask = partial(client.text_generation, "abc", max_new_tokens=9)
-            with pytest.raises(kind[0], match="out of luck"):
-                await asyncio.to_thread(ask)
-            with pytest.raises(kind[0], match="out of luck"):
-                await asyncio.to_thread(lambda: list(ask(stream=True)))
-        async with AsyncInferenceClient(server.url) as client:
-            with pytest.raises(kind[0], match="out of luck"):
-                await client.text_generation("abc", max_new_tokens=9)
-            with pytest.raises(kind[0], match="out of luck"):
-                async for _ in await client.text_generation("abc", max_new_tokens=9, stream=True):
-                    pass
-
-
-async def test_the_hubs_client_raises_the_class_inside_a_streamed_chat(kind):
-    async with in_process(failing_at(3)) as server, AsyncInferenceClient(server.url) as client:
-        chunks = await client.chat_completion(CHAT, max_tokens=9, stream=True)
-        with pytest.raises(kind[0], match="out of luck"):
-            async for _ in chunks:
-                pass
-
-
-@pytest.mark.parametrize("at", [0, 3])
-async def test_the_old_client_raises_the_class_of_the_fault(kind, at):
-    async with in_process(failing_at(at)) as server:
-        client = OldClient(server.url)
-        with pytest.raises(kind[1], match="out of luck"):
-            await asyncio.to_thread(client.generate, "abc", max_new_tokens=9)
-        with pytest.raises(kind[1], match="out of luck"):
-            await asyncio.to_thread(lambda: list(client.generate_stream("abc", max_new_tokens=9)))
 
 
 async def test_openai_raises_the_message_whole_and_in_mid_stream():

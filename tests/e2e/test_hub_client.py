@@ -6,7 +6,6 @@ import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    OverloadedError,
     TextGenerationError,
     ValidationError,
 )
@@ -288,26 +287,6 @@ def test_a_bad_chat_is_an_http_error_with_the_message(client):
     with pytest.raises(HfHubHTTPError, match="temperature") as raised:
         client.chat_completion(CHAT, temperature=-1.0)
     assert raised.value.response.status_code == 422
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_full_server_raises_overloaded_error(full, stream):
-    with InferenceClient(full.url) as client:
-        with pytest.raises(OverloadedError, match="Model is overloaded"):
-            client.text_generation("Hi", stream=stream)
-        with pytest.raises(HfHubHTTPError) as raised:
-            client.chat_completion(CHAT, stream=stream)
-        assert raised.value.response.status_code == 429
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_full_server_raises_overloaded_error_async(full, stream):
-    async with AsyncInferenceClient(full.url) as client:
-        with pytest.raises(OverloadedError, match="Model is overloaded"):
-            await client.text_generation("Hi", stream=stream)
-        with pytest.raises(HfHubHTTPError) as raised:
-            await client.chat_completion(CHAT, stream=stream)
-        assert raised.value.response.status_code == 429
 
 
 def test_the_key_is_sent_as_a_token(keyed):

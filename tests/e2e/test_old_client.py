@@ -4,8 +4,6 @@ import pytest
 from text_generation import AsyncClient, Client
 from text_generation.errors import (
     BadRequestError,
-    NotFoundError,
-    OverloadedError,
     UnknownError,
     ValidationError,
 )
@@ -111,28 +109,6 @@ async def test_too_many_tokens_raise_validation_error_async(server):
     with pytest.raises(ValidationError, match="`inputs` tokens"):
         async for _ in client.generate_stream("word " * 5000, max_new_tokens=10):
             pass
-
-
-def test_an_unknown_route_raises_not_found(server):
-    with pytest.raises(NotFoundError):
-        Client(server.url + "/nothing").generate("Hi")
-
-
-async def test_a_full_server_raises_overloaded_error(full):
-    with pytest.raises(OverloadedError, match="Model is overloaded"):
-        Client(full.url).generate("Hi")
-    with pytest.raises(OverloadedError, match="Model is overloaded"):
-        list(Client(full.url).generate_stream("Hi"))
-    with pytest.raises(OverloadedError, match="Model is overloaded"):
-        await AsyncClient(full.url).generate("Hi")
-    with pytest.raises(OverloadedError, match="Model is overloaded"):
-        async for _ in AsyncClient(full.url).generate_stream("Hi"):
-            pass
-
-
-def test_a_chat_on_a_full_server_raises_overloaded_error(full):
-    with pytest.raises(OverloadedError):
-        Client(full.url).chat(CHAT)
 
 
 def test_the_key_is_sent_as_a_header(keyed):

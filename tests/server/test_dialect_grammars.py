@@ -38,6 +38,8 @@ TGI = [
 OPENAI = [
     ({"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA, "strict": True}}, JSON),
     ({"type": "json_schema", "json_schema": {"schema": SCHEMA, "strict": False}}, JSON),
+    ({"type": "json_object", "schema": SCHEMA}, JSON),  # LangChain's shape
+    ({"type": "json_schema", "schema": SCHEMA}, JSON),
     ({"type": "text"}, None),
 ]
 WRONG = [

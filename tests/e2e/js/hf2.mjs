@@ -20,6 +20,5 @@ const parameters = { max_new_tokens: 8 };
 export const cases = {
   stream: (url) => stream(url, { model, parameters }),
   nameless: (url) => stream(url, { parameters }),
-  invalid: (url) => stream(url, { model, parameters: { temperature: -1 } }),
   whole: (url) => endpoint(url).request({ inputs, model, parameters }),
 };

@@ -5,6 +5,8 @@ const inputs = "What is the capital of France?";
 const messages = [{ role: "user", content: inputs }];
 const endpoint = (url) => new HfInference().endpoint(url);
 
+const asked = (words) => ({ inputs: words, parameters: { max_new_tokens: 9 } });
+
 async function collect(stream) {
   const events = [];
   for await (const event of stream) events.push(event);
@@ -12,15 +14,14 @@ async function collect(stream) {
 }
 
 export const cases = {
+  ask: (url, words) => endpoint(url).textGeneration(asked(words)),
+  askStream: (url, words) => collect(endpoint(url).textGenerationStream(asked(words))),
   whole: (url) => endpoint(url).textGeneration({ inputs, parameters: { max_new_tokens: 8 } }),
   stream: (url) =>
     collect(endpoint(url).textGenerationStream({ inputs, parameters: { max_new_tokens: 8 } })),
   chat: (url) => endpoint(url).chatCompletion({ messages, max_tokens: 8, temperature: 0 }),
   chatStream: (url) =>
     collect(endpoint(url).chatCompletionStream({ messages, max_tokens: 8, temperature: 0 })),
-  invalid: (url) => endpoint(url).textGeneration({ inputs, parameters: { temperature: -1 } }),
-  invalidStream: (url) =>
-    collect(endpoint(url).textGenerationStream({ inputs, parameters: { temperature: -1 } })),
   abort: (url) => abort(url),
 };
 

@@ -5,6 +5,7 @@ const inputs = "What is the capital of France?";
 const messages = [{ role: "user", content: inputs }];
 const endpoint = (url) => new InferenceClient().endpoint(url);
 const parameters = { max_new_tokens: 8, do_sample: false };
+const asked = (words) => ({ messages: [{ role: "user", content: words }], max_tokens: 9 });
 
 async function collect(stream) {
   const events = [];
@@ -13,14 +14,13 @@ async function collect(stream) {
 }
 
 export const cases = {
+  ask: (url, words) => endpoint(url).chatCompletion(asked(words)),
+  askStream: (url, words) => collect(endpoint(url).chatCompletionStream(asked(words))),
   whole: (url) => endpoint(url).textGeneration({ inputs, parameters }),
   stream: (url) => collect(endpoint(url).textGenerationStream({ inputs, parameters })),
   chat: (url) => endpoint(url).chatCompletion({ messages, max_tokens: 8, temperature: 0 }),
   chatStream: (url) =>
     collect(endpoint(url).chatCompletionStream({ messages, max_tokens: 8, temperature: 0 })),
-  invalid: (url) => endpoint(url).chatCompletion({ messages, temperature: -1 }),
-  invalidStream: (url) =>
-    collect(endpoint(url).chatCompletionStream({ messages, temperature: -1 })),
   abort: (url) => abort(url),
 };
 

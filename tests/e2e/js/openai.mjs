@@ -9,6 +9,12 @@ const client = (url, maxRetries = 0) =>
 const turn = { model, input: prompt, max_output_tokens: 200, temperature: 0 };
 const greedy = { model, max_tokens: 8, temperature: 0 };
 
+const asked = (words) => ({
+  model,
+  messages: [{ role: "user", content: words }],
+  max_tokens: 9,
+});
+
 async function collect(stream) {
   const events = [];
   for await (const event of await stream) events.push(event);
@@ -16,6 +22,9 @@ async function collect(stream) {
 }
 
 export const cases = {
+  ask: (url, words) => client(url).chat.completions.create(asked(words)),
+  askStream: (url, words) =>
+    collect(client(url).chat.completions.create({ ...asked(words), stream: true })),
   whole: (url) => client(url).completions.create({ ...greedy, prompt }),
   stream: (url) => collect(client(url).completions.create({ ...greedy, prompt, stream: true })),
   chat: (url) => client(url).chat.completions.create({ ...greedy, messages }),
@@ -25,9 +34,6 @@ export const cases = {
   response: (url) => client(url).responses.create(turn),
   responseStream: (url) => collect(client(url).responses.create({ ...turn, stream: true })),
   responseHelper: (url) => client(url).responses.stream(turn).finalResponse(),
-  invalid: (url) => client(url).chat.completions.create({ model, messages, temperature: -1 }),
-  invalidStream: (url) =>
-    collect(client(url).chat.completions.create({ model, messages, temperature: -1, stream: true })),
   unknownModel: (url) => client(url).models.retrieve("no/such-model"),
   retried: (url) => client(url, 1).completions.create({ ...greedy, prompt }),
   abort: (url) => leave(url, (stream) => stream.controller.abort()),
