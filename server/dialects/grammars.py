@@ -38,7 +38,7 @@ def read_format(field: str, asked: ResponseFormat) -> Grammar | None:
     if asked.type == "text":
         return None
     if asked.schema is not None and asked.value is None and asked.type in _JSON:
-        return _from_schema(f"{field}.schema", asked.schema)
+        return read_schema_of(f"{field}.schema", asked.schema)
     if asked.type == "json_schema" and asked.value is None:
         given = asked.json_schema
         if given is None or given.schema is None:
