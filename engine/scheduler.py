@@ -17,6 +17,7 @@ from engine.blocks import BlockPool, Prefix
 from engine.config import Limits
 from engine.detokenizer import Vocabulary
 from engine.errors import EngineError, GenerationFailed, Overloaded
+from engine.foresight import Foresight
 from engine.history import StepHistory
 from engine.outputs import Delta, Finish, FinishReason, Token, WaitedFor
 from engine.pace import Pace
@@ -68,6 +69,7 @@ class Scheduler:
         self.limits = limits
         self.pool = BlockPool(limits.num_blocks, limits.block_size)
         self._prefixes = Prefixes(self.pool, limits.is_prefix_caching)
+        self._foresight = Foresight(self.pool)
         self._speculation = Speculation(self.pool, limits.max_drafts, limits.max_batch_tokens)
         self._pace = pace
         self.waiting = AdmissionQueue(
@@ -88,8 +90,6 @@ class Scheduler:
         """Sequences that the runner holds a row for."""
         self._computing: deque[Batch] = deque()
         """The step that computes, and the one that is to follow it."""
-        self._lent: list[tuple[Sequence, int]] = []
-        """Who was given how many blocks for a step that follows."""
         self._begun_at = 0.0
         self._num_steps = 0
 
@@ -148,21 +148,14 @@ class Scheduler:
         """
         if len(self._computing) != 1 or len(self.waiting) or self.limits.max_drafts:
             return None
-        ahead = [row for work in self._computing[0].work if (row := self._ahead_of(work))]
-        self._lent = [(sequence, missing) for sequence, missing in ahead if missing > 0]
-        is_sampled = all(work.is_sampled for work in self._computing[0].work)
-        if not ahead or not is_sampled or sum(n for _, n in self._lent) > self.pool.num_free:
-            return None
-        return self._compute((), (), [self._one_more(*each) for each in ahead])
+        rows = self._foresight.rows_after(self._computing[0], self.running)
+        return self._compute((), (), rows) if rows else None
 
     def revoke(self) -> None:
         """Take back what was foreseen, before it has begun."""
         self._computing.pop()
         self._num_steps -= 1
-        for sequence, count in self._lent:
-            if sequence.state is State.RUNNING:
-                self.pool.release(sequence.blocks[-count:])
-                del sequence.blocks[-count:]
+        self._foresight.take_back()
 
     def update(self, output: StepOutput, now: float) -> Update:
         """Give each sequence its tokens and text; end those that are done and free their blocks."""
@@ -250,21 +243,6 @@ class Scheduler:
         batch = Batch(self._num_steps, tuple(leave), tuple(joins), tuple(work))
         self._computing.append(batch)
         return batch
-
-    def _ahead_of(self, work: RowWork) -> tuple[Sequence, int] | None:
-        """Count the blocks that a row will lack after this work; None if it will have ended."""
-        sequence = self.running.get(work.sequence_id)
-        if sequence is None or sequence.num_output + 1 >= sequence.params.max_new_tokens:
-            return None
-        end = sequence.num_computed + work.num_tokens + 1
-        return sequence, -(-end // self.limits.block_size) - len(sequence.blocks)
-
-    def _one_more(self, sequence: Sequence, num_missing: int) -> RowWork:
-        if num_missing <= 0:
-            return sequence.decode
-        new_blocks = self.pool.take(num_missing)
-        sequence.blocks += new_blocks
-        return sequence.decode._replace(new_blocks=tuple(new_blocks))
 
     def _budget(self) -> int:
         """Say how many tokens the next step may hold: one of each that streams, and prompts'."""
