@@ -1,21 +1,11 @@
-import errno
-import logging
-import subprocess
-import sys
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from click.testing import CliRunner
 
 import engine
-from engine import AdapterSource, EngineConfig, LoadError
-from server import logs
-from server.__main__ import main
-from server.cli.command import CONFIGS
-from server.cli.option import Group, Plan
+from engine import AdapterSource, EngineConfig
+from server.cli.option import Plan
 from server.cli.options import OPTIONS
 from server.cli.serve import BUILT_IN_MODEL, BUILT_IN_NAME, EXAMPLES, configs_from, notices
 from server.config import ConfigError, ServerConfig
@@ -182,52 +172,6 @@ REFUSED = {
     "--rope-scaling": "dynamic",
     "--rope-factor": "2.0",
 }
-
-
-class Command:
-    """`millrace` with a server that only notes what it was given."""
-
-    def __init__(self, monkeypatch):
-        self.ran = []
-        self.outcome = 0
-        serving, loading = ModuleType("server.serving"), ModuleType("engine.load")
-        serving.run = self._run
-        serving.leave_at_once_on_a_signal = lambda: None
-        loading.load = self._load
-        monkeypatch.setitem(sys.modules, serving.__name__, serving)
-        monkeypatch.setitem(sys.modules, loading.__name__, loading)
-
-    def _load(self, engine_config, observer):
-        raise AssertionError("nothing here may load a model")
-
-    def _run(self, server_config, engine_config, load):
-        assert load == self._load
-        self.ran.append((server_config, engine_config))
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
-
-    def __call__(self, *words, **env):
-        unset = {name: None for option in OPTIONS for name in option.env}
-        return CliRunner(env=unset | env).invoke(main, words)
-
-    def serve(self, *words, **env):
-        """Serve, and give back the two configurations it came to."""
-        result = self("serve", *words, **env)
-        assert result.exit_code == 0, result.output
-        return dict(zip(CONFIGS, self.ran.pop(), strict=True))
-
-
-@pytest.fixture
-def command(monkeypatch):
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield Command(monkeypatch)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in logs.OURS:
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
 def words_of(flag, text):
@@ -516,99 +460,3 @@ def test_configurations_come_from_plain_values():
     ]
     with pytest.raises(ConfigError, match=r"^--num-shard 2 is refused: "):
         configs_from({"num_shard": 2})
-
-
-@pytest.mark.parametrize("code", [0, 3])
-def test_it_leaves_with_the_servers_code(command, code):
-    command.outcome = code
-    assert command("serve").exit_code == code
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (LoadError("the model has no weights"), "the model has no weights"),
-        (ConfigError("no such thing"), "no such thing"),
-        (
-            OSError(errno.EADDRINUSE, "address in use"),
-            "cannot listen on --hostname 0.0.0.0 --port 3000: ",
-        ),
-    ],
-)
-def test_what_the_operator_can_mend_is_one_sentence_and_no_traceback(command, error, sentence):
-    command.outcome = error
-    result = command("serve")
-    assert (result.exit_code, result.stdout) == (1, "")
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(f"Error: {sentence}")
-
-
-@pytest.mark.parametrize(
-    "error", [OSError(errno.EIO, "disk"), PermissionError(errno.EACCES, "closed", "a file")]
-)
-def test_a_fault_that_is_not_about_the_port_keeps_its_traceback(command, error):
-    command.outcome = error
-    assert command("serve").exception is error
-
-
-def test_the_help_names_every_flag_and_its_environment_in_sections(command):
-    result = command("serve", "--help")
-    assert result.exit_code == 0
-    text = " ".join(result.output.split())
-    for option in OPTIONS:
-        for name in filter(None, (option.name, option.off, option.short, *option.env)):
-            assert name in text.replace("- ", "-"), name
-    places = [result.output.index(f"\n{group}:\n") for group in Group]
-    assert places == sorted(places)
-
-
-def test_the_help_shows_the_defaults_that_hold(command):
-    text = " ".join(command("serve", "--help").output.split())
-    assert "Port to listen on; 0 takes a free one. [default: 3000; env: PORT]" in text
-    assert "Sequences of one step. [default: 64; env: MAX_BATCH_SIZE]" in text
-    assert "only once. [default: on; env: PREFIX_CACHING]" in text
-
-
-def test_without_a_command_it_prints_the_help(command):
-    result = command()
-    assert result.exit_code == 0
-    assert "Usage:" in result.output
-    assert "serve" in result.output
-
-
-def test_it_tells_its_version(command):
-    result = command("--version")
-    assert (result.exit_code, result.output) == (0, f"millrace, version {version('millrace')}\n")
-
-
-def test_env_prints_versions_and_machine_and_serves_nothing(command):
-    result = command("serve", "--env", "--num-shard", "2")
-    assert (result.exit_code, command.ran) == (0, [])
-    named = [line.split(":")[0] for line in result.output.splitlines()]
-    assert named[:5] == ["millrace", "python", "platform", "cores", "torch"]
-
-
-def test_a_variable_named_env_means_nothing(command):
-    command.serve(ENV="production")
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        *("--help", "--version", "serve --help", "serve --env"),
-        *("generate --help", "chat --help", "bench --help"),
-    ],
-)
-def test_asking_for_help_loads_nothing_heavy(words):
-    heavy = "{'torch', 'transformers', 'aiohttp', 'uvloop', 'prometheus_client'}"
-    program = (
-        "import atexit, sys\n"
-        f"atexit.register(lambda: print('LOADED', sorted({heavy} & set(sys.modules))))\n"
-        "from server.__main__ import main\n"
-        f"main({words.split()!r}, prog_name='millrace')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "LOADED []"
-    assert done.stderr == ""
