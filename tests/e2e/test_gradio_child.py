@@ -35,8 +35,10 @@ def beside(port, tmp_path):
 
 
 def child_of(process) -> int:
-    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(child)
+    """Find the app among the server's processes."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (app,) = (int(child) for child in children if "demo" in command_of(int(child)))
+    return app
 
 
 def command_of(pid: int) -> str:
