@@ -28,11 +28,7 @@ class Join:
 
 
 class RowWork(NamedTuple):
-    """One row's share of a step: its next `num_tokens` tokens that are not yet computed.
-
-    A row that has ended or failed with the last step may be named once more, as that was not known
-    when this one was chosen: whatever it gives is nobody's, and must not harm the others.
-    """
+    """One row's share of a step: its next `num_tokens` tokens that are not yet computed."""
 
     sequence_id: int
     num_tokens: int

@@ -9,8 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -52,14 +51,6 @@ _MAX_FAILED_STEPS = 3
 """So many steps that raise in a row, without one that works, and the engine calls itself sick."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Launched:
-    """A step that the runner computes, or will."""
-
-    batch: Batch
-    output: Future[StepOutput]
-
-
 class Engine:
     """A loaded model that generates; use it as an asynchronous context."""
 
@@ -93,8 +84,6 @@ class Engine:
         self._is_chat_expected = chats is not None
         self._encoders = ThreadPoolExecutor(num_tokenizer_workers, thread_name_prefix="tokenizer")
         self._streams: dict[int, tuple[TokenStream, int]] = {}
-        self._ahead: _Launched | None = None
-        """The step that follows the one that computes, if that is known already."""
         self._gained = Update()
         """What the last step brought; the readers get it when the next one is on its way."""
         self._num_submitted = 0
@@ -130,7 +119,7 @@ class Engine:
         self._is_draining = True
         self._loop_task.cancel()
         await asyncio.wait([self._loop_task])
-        await asyncio.to_thread(self._compute.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._compute.shutdown)
         await asyncio.to_thread(self._encoders.shutdown)
         await asyncio.to_thread(self._close_grammars)
         await self._chats.close()
@@ -180,7 +169,6 @@ class Engine:
         stream.open(index, partial(self._abort, sequence))
         self._is_empty.clear()
         self._has_work.set()
-        self._let_in()
         return sequence.sequence_id
 
     async def encode(self, text: str) -> list[int]:
@@ -297,25 +285,24 @@ class Engine:
         start = self._clock()
         self._gained.gains += self._scheduler.expire(start)
         num_preempted = self._scheduler.num_preempted
-        step, self._ahead = self._ahead, None
-        begun = self._last_step_at
-        if step is None:
-            step = self._launch(self._scheduler.schedule(start))
-            begun = self._clock()
-            self._tell_started()
-        self._give_out()
-        if step is None:
+        batch = self._scheduler.schedule(start)
+        if batch is None:
+            self._give_out()
             self._has_work.clear()
             await self._has_work.wait()
             return
-        batch = step.batch
-        self._ahead = self._launch(self._scheduler.foresee())
-        self._gained = update = await self._finish(step)
+        computing = asyncio.get_running_loop().run_in_executor(
+            self._compute, self._runner.execute, batch
+        )
+        scheduled = self._clock()
+        self._tell_started()
+        self._give_out()
+        self._gained = update = await self._finish(batch, computing)
         self._num_generated_tokens += len(update.first_token_s) + len(update.gaps_s)
         num_prefill = batch.num_prefill_tokens
         self._last_step = StepStats(
-            duration_s=self._last_step_at - begun,
-            schedule_s=max(0.0, begun - start),
+            duration_s=self._last_step_at - scheduled,
+            schedule_s=scheduled - start,
             update_s=self._clock() - self._last_step_at,
             num_prefill_tokens=num_prefill,
             num_decode_tokens=batch.num_tokens - num_prefill,
@@ -330,29 +317,14 @@ class Engine:
         )
         self._observer.on_step(self._last_step)
 
-    def _launch(self, batch: Batch | None) -> _Launched | None:
-        """Give a step to the runner, which computes it when it has ended the one before."""
-        if batch is None:
-            return None
-        return _Launched(batch, self._compute.submit(self._runner.execute, batch))
-
-    def _let_in(self) -> None:
-        """Let who has come take part in the next step, unless that computes already."""
-        if self._ahead is not None and self._ahead.output.cancel():
-            self._ahead = None
-            self._scheduler.revoke()
-
-    async def _finish(self, step: _Launched) -> Update:
+    async def _finish(self, batch: Batch, computing: asyncio.Future[StepOutput]) -> Update:
         """Await the one thing that computes; a step that raises fails its own rows only."""
         try:
-            output = await asyncio.wrap_future(step.output)
+            output = await computing
         except Exception as error:
             self._last_step_at = self._clock()
-            logger.exception("step %d of %d rows failed", step.batch.step, len(step.batch.work))
+            logger.exception("step %d of %d rows failed", batch.step, len(batch.work))
             self._num_failed_steps += 1
-            if self._ahead is not None:  # of the same rows
-                self._ahead.output.cancel()
-                self._ahead = None
             message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             return self._scheduler.fail(GenerationFailed(message), self._last_step_at)
         self._last_step_at = self._clock()

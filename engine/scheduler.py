@@ -1,12 +1,10 @@
 """Scheduler: which sequences take part in the next step, and what became of them after it.
 
-Decides without waiting: no clock, no locks, no tensors. `schedule` and `update` alternate, and
-between them `foresee` may choose one step more; `add` and `abort` may come at any time. Blocks are
-given out with a step alone, and steps are computed one after the other, so a block freed while one
-computes is not another's before that has ended.
+Decides without waiting: no clock, no locks, no tensors. `schedule` and `update` alternate; `add`
+and `abort` may come at any time between them. Blocks are given out in `schedule` alone, so a block
+freed while a step computes is not another's before that step has ended.
 """
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,7 +15,6 @@ from engine.blocks import BlockPool, Prefix
 from engine.config import Limits
 from engine.detokenizer import Vocabulary
 from engine.errors import EngineError, GenerationFailed, Overloaded
-from engine.foresight import Foresight
 from engine.history import StepHistory
 from engine.outputs import Delta, Finish, FinishReason, Token, WaitedFor
 from engine.pace import Pace
@@ -69,7 +66,6 @@ class Scheduler:
         self.limits = limits
         self.pool = BlockPool(limits.num_blocks, limits.block_size)
         self._prefixes = Prefixes(self.pool, limits.is_prefix_caching)
-        self._foresight = Foresight(self.pool)
         self._speculation = Speculation(self.pool, limits.max_drafts, limits.max_batch_tokens)
         self._pace = pace
         self.waiting = AdmissionQueue(
@@ -88,9 +84,8 @@ class Scheduler:
         self._reader = Reader(vocabulary, eos_token_ids)
         self._rows: set[int] = set()
         """Sequences that the runner holds a row for."""
-        self._computing: deque[Batch] = deque()
-        """The step that computes, and the one that is to follow it."""
-        self._begun_at = 0.0
+        self._batch: Batch | None = None
+        self._scheduled_at = 0.0
         self._num_steps = 0
 
     @property
@@ -108,7 +103,7 @@ class Scheduler:
 
         None when nothing is to be computed.
         """
-        assert not self._computing, "This is a bug. The last step was not updated."
+        assert self._batch is None, "This is a bug. The last step was not updated."
         self.started, self.lookups = [], []
         joins: list[Join] = []
         work: list[RowWork] = []
@@ -134,28 +129,13 @@ class Scheduler:
             return None
         if self.limits.max_drafts:
             self._speculation.extend(work, self.running)
-        self._begun_at = now
+        self._scheduled_at = now
         leave = tuple(self._rows - self.running.keys())
         if leave or joins:
             self._rows = set(self.running)
-        return self._compute(leave, joins, work)
-
-    def foresee(self) -> Batch | None:
-        """Choose what follows the step that computes, as if that had ended: its rows once more.
-
-        None where more could follow than a token of each row. Who ends meanwhile in another way
-        than by its length has computed one token in vain.
-        """
-        if len(self._computing) != 1 or len(self.waiting) or self.limits.max_drafts:
-            return None
-        rows = self._foresight.rows_after(self._computing[0], self.running)
-        return self._compute((), (), rows) if rows else None
-
-    def revoke(self) -> None:
-        """Take back what was foreseen, before it has begun."""
-        self._computing.pop()
-        self._num_steps -= 1
-        self._foresight.take_back()
+        self._num_steps += 1
+        self._batch = Batch(self._num_steps, leave, tuple(joins), tuple(work))
+        return self._batch
 
     def update(self, output: StepOutput, now: float) -> Update:
         """Give each sequence its tokens and text; end those that are done and free their blocks."""
@@ -164,8 +144,7 @@ class Scheduler:
         self.history.add(now, len(batch.work), num_prefill_tokens)
         if self._pace is not None:
             num_streaming = len(batch.work) - len(batch.prefill)
-            self._pace.add(now - self._begun_at, num_streaming, num_prefill_tokens)
-        self._begun_at = now
+            self._pace.add(now - self._scheduled_at, num_streaming, num_prefill_tokens)
         update = Update()
         for work, row in zip(batch.work, output.rows, strict=True):
             assert work.sequence_id == row.sequence_id, "This is a bug. Rows are out of order."
@@ -177,13 +156,10 @@ class Scheduler:
         return update
 
     def fail(self, error: EngineError, now: float) -> Update:
-        """End every sequence of the step that raised; the others are not touched.
-
-        What was foreseen to follow is of the same rows, and nobody's.
-        """
-        assert self._computing, "This is a bug. No step is computing."
-        batch = self._computing[0]
-        self._computing.clear()
+        """End every sequence of the step that raised; the others are not touched."""
+        batch = self._batch
+        assert batch is not None, "This is a bug. No step is computing."
+        self._batch = None
         update = Update()
         for work in batch.work:
             sequence = self.running.get(work.sequence_id)
@@ -220,7 +196,7 @@ class Scheduler:
             room = len(sequence.blocks) * self.limits.block_size
             assert sequence.num_computed <= room, f"{sequence!r} computed more than it has room for"
             assert sequence.awaited is None, f"{sequence!r} waits for a prefix and runs"
-        if not self._computing:
+        if self._batch is None:
             older = list(self.running.values())[:-1]
             assert all(s.num_behind == 1 for s in older), "a prompt is not whole before the last"
         for sequence in self.waiting:
@@ -235,14 +211,6 @@ class Scheduler:
         assert len(self.running) <= self.limits.max_batch_size
 
     # -- schedule
-
-    def _compute(
-        self, leave: Iterable[int], joins: Iterable[Join], work: Iterable[RowWork]
-    ) -> Batch:
-        self._num_steps += 1
-        batch = Batch(self._num_steps, tuple(leave), tuple(joins), tuple(work))
-        self._computing.append(batch)
-        return batch
 
     def _budget(self) -> int:
         """Say how many tokens the next step may hold: one of each that streams, and prompts'."""
@@ -359,8 +327,8 @@ class Scheduler:
     # -- update
 
     def _take_batch(self, step: int) -> Batch:
-        assert self._computing, "This is a bug. No step is computing."
-        batch = self._computing.popleft()
+        batch, self._batch = self._batch, None
+        assert batch is not None, "This is a bug. No step is computing."
         assert batch.step == step, "This is a bug. The answer is another step's."
         return batch
 

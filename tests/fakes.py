@@ -196,7 +196,6 @@ class ScriptedRunner:
         assert work.is_sampled == (end == len(row.token_ids))
         assert work.num_logits in {int(work.is_sampled), work.num_tokens}
         if (error := self.row_errors.pop(row.sequence_id, None)) is not None:
-            row.token_ids.append(0)  # the next step may name it, too
             return RowOutput(row.sequence_id, error=error)
         prompt_logprobs: tuple[float, ...] = ()
         if row.params.prompt_logprobs and work.num_logits == work.num_tokens:
@@ -212,7 +211,6 @@ class ScriptedRunner:
         assert work.num_tokens == work.num_logits == 1 + len(work.drafts)
         assert work.is_sampled
         if (error := self.row_errors.pop(row.sequence_id, None)) is not None:
-            row.token_ids.append(0)  # the next step may name it, too
             return RowOutput(row.sequence_id, error=error)
         sampled: list[Sampled] = []
         for draft in (*work.drafts, None):

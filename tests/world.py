@@ -1,6 +1,5 @@
 """World: a scheduler, its runner and its clients in one place, checked after every move."""
 
-from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
 
@@ -51,14 +50,9 @@ class World:
         self.tokens = {}
         self.finishes = {}
         self.batch = None
-        self.ahead = None
-        """What was foreseen to follow the batch."""
-        self.is_foreseen = False
-        """So was the batch itself."""
         self.start_order = []
         self.num_drafts = self.num_accepted = self.num_refuted = 0
         self.num_chunks = self.num_hits = self.num_evicted = self.num_rejoined = 0
-        self.num_foreseen = self.num_in_vain = 0
         self.num_passed = self.num_pauses = 0
         """Times that one started while one before it waited for a prefix, and steps that left a
         prompt out."""
@@ -95,40 +89,10 @@ class World:
         self._look(self.batch, before, self.scheduler.num_preempted - num_preempted)
         return self.batch
 
-    def foresee(self):
-        """Choose what follows the batch, before that has ended."""
-        self.ahead = self.scheduler.foresee()
-        self.scheduler.check()
-        if self.ahead is not None:
-            self.num_foreseen += 1
-            now = {work.sequence_id for work in self.batch.work}
-            assert not self.ahead.join
-            assert {work.sequence_id for work in self.ahead.work} <= now
-            assert all(work.num_tokens == 1 and work.is_sampled for work in self.ahead.work)
-        return self.ahead
-
-    def revoke(self):
-        """Take that back."""
-        num_free = self.scheduler.pool.num_free
-        num_lent = sum(
-            len(work.new_blocks)
-            for work in self.ahead.work
-            if work.sequence_id in self.scheduler.running
-        )
-        self.ahead = None
-        self.scheduler.revoke()
-        self.scheduler.check()
-        assert self.scheduler.pool.num_free == num_free + num_lent
-
     def update(self):
         output = resent(self.runner.execute(resent(self.batch)))
         self.clock.advance(self.step_s(self.batch))
-        if self.is_foreseen:
-            self.num_in_vain += sum(
-                1 for row in output.rows if row.sequence_id not in self.scheduler.running
-            )
-        self.batch, self.ahead = self.ahead, None
-        self.is_foreseen = self.batch is not None
+        self.batch = None
         update = self.scheduler.update(output, self.clock())
         self.num_accepted += sum(update.num_accepted)
         self.num_refuted += update.num_draft_tokens - sum(update.num_accepted)
@@ -139,15 +103,11 @@ class World:
         self.runner.raises = RuntimeError("out of memory")
         with pytest.raises(RuntimeError):
             self.runner.execute(self.batch)
-        if self.ahead is not None:  # nobody looks at what comes of it
-            with suppress(AssertionError, KeyError):
-                self.runner.execute(self.ahead)
-        self.batch = self.ahead = None
-        self.is_foreseen = False
+        self.batch = None
         self._hear(self.scheduler.fail(GenerationFailed("out of memory"), self.clock()).gains)
 
     def step(self):
-        batch = self.batch or self.schedule()
+        batch = self.schedule()
         if batch is not None:
             self.update()
         return batch

@@ -300,49 +300,6 @@ async def test_the_next_step_computes_while_readers_take_what_the_last_one_gave(
         assert seen == [True] * 3
 
 
-@contextlib.asynccontextmanager
-async def with_a_step_ahead(max_new_tokens):
-    """Hold a step while the one after it is known already."""
-    async with running(repeat_prompt) as (engine, runner):
-        stream = ask(engine, max_new_tokens=max_new_tokens)
-        await anext(stream)
-        runner.gate.clear()
-        while engine._ahead is None or engine._ahead.batch.step != len(runner.batches) + 1:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        yield engine, runner, stream
-        runner.gate.set()
-
-
-async def test_a_step_that_is_known_begins_without_the_loop():
-    async with with_a_step_ahead(max_new_tokens=20) as (_, runner, stream):
-        runner.entered.clear()
-        num_batches = len(runner.batches)
-        runner.gate.set()
-        assert runner.entered.wait(10.0)
-        assert len(runner.batches) == num_batches + 1
-        assert (await read(stream))[0][1].usage.num_output_tokens == 20
-
-
-async def test_who_comes_while_a_step_computes_takes_part_in_the_next():
-    async with with_a_step_ahead(max_new_tokens=20) as (engine, runner, stream):
-        newcomer = ask(engine, "xyz")
-        num_batches = len(runner.batches)
-        runner.gate.set()
-        assert (await read(newcomer))[0][0] == "xyz"
-        assert [join.sequence_id for join in runner.batches[num_batches].join] == [2]
-        assert [batch.step for batch in runner.batches] == list(range(1, len(runner.batches) + 1))
-        assert (await read(stream))[0][1].usage.num_output_tokens == 20
-
-
-async def test_when_a_step_raises_what_should_follow_does_not():
-    async with with_a_step_ahead(max_new_tokens=20) as (engine, runner, stream):
-        runner.raises = RuntimeError("boom")
-        runner.gate.set()
-        assert isinstance((await read(stream))[0][1].error, GenerationFailed)
-        assert engine._num_failed_steps == 1
-        assert (await read(ask(engine, "xyz")))[0][0] == "xyz"
-
-
 async def test_an_idle_engine_takes_no_steps():
     async with running(repeat_prompt) as (engine, runner):
         await read(ask(engine))

@@ -95,7 +95,7 @@ def test_a_sequence_tells_its_status_in_a_line():
 
 
 class Moves(RuleBasedStateMachine):
-    """Add, schedule, foresee, update, abort, expire, fail in any order; `World` checks each."""
+    """Add, schedule, update, abort, expire and fail in any order; `World` checks every move."""
 
     @initialize(
         num_blocks=st.integers(2, 6),
@@ -151,16 +151,6 @@ class Moves(RuleBasedStateMachine):
     def schedule(self):
         self.world.schedule()
 
-    @precondition(lambda self: self.world.batch is not None and self.world.ahead is None)
-    @rule()
-    def foresee(self):
-        self.world.foresee()
-
-    @precondition(lambda self: self.world.ahead is not None)
-    @rule()
-    def revoke(self):
-        self.world.revoke()
-
     @precondition(lambda self: self.world.batch is not None)
     @rule(
         ids=st.lists(st.sampled_from([97, 98, 97, 98, EOS]), min_size=1, max_size=3),
@@ -202,13 +192,14 @@ class Moves(RuleBasedStateMachine):
         if world is None:
             return
         self.ids = [97]
+        if world.batch is not None:
+            world.update()
         world.run()
         assert world.finishes.keys() == world.sequences.keys()
         target(float(world.scheduler.num_preempted), label="preempted")
         target(float(world.num_hits), label="hits")
         target(float(world.num_evicted), label="evicted")
         target(float(world.num_passed), label="passed")
-        target(float(world.num_in_vain), label="in vain")
         target(float(world.num_pauses), label="pauses")
         target(float(world.num_accepted), label="accepted")
         target(float(world.num_refuted), label="refuted")
@@ -242,16 +233,12 @@ def simulate(seed, max_drafts):
                 world.add(prompt, dice.randint(1, 10 - len(prompt)))
             except Overloaded:
                 world.num_refused += 1
-        if world.batch is None and world.schedule() is None:
+        if world.schedule() is None:
             continue
-        if dice.random() < 0.5:
-            world.foresee()
         if dice.random() < 0.1:
             work = dice.choice(world.batch.work)
             world.abort(world.sequences[work.sequence_id])
             world.num_aborted_in_step += 1
-        if world.ahead is not None and dice.random() < 0.2:
-            world.revoke()
         if dice.random() < 0.05:
             world.runner.row_errors[world.batch.work[0].sequence_id] = "nan"
         if dice.random() < 0.02:
@@ -262,7 +249,7 @@ def simulate(seed, max_drafts):
     return world
 
 
-@pytest.mark.parametrize(("seed", "max_drafts"), [(0, 0), (1, 0), (3, 0), (0, 3), (2, 3), (4, 3)])
+@pytest.mark.parametrize(("seed", "max_drafts"), [(0, 0), (1, 0), (2, 0), (0, 3), (2, 3), (3, 3)])
 def test_random_moves_preempt_chunk_evict_find_abort_fail_expire_and_refuse(seed, max_drafts):
     world = simulate(seed, max_drafts)
     assert world.finishes.keys() == world.sequences.keys()
@@ -286,8 +273,6 @@ def test_random_moves_preempt_chunk_evict_find_abort_fail_expire_and_refuse(seed
         world.num_aborted_in_step,
     )
     assert min(counts) >= 3, counts
-    foreseen = (world.num_foreseen, world.num_in_vain)
-    assert (max(foreseen) == 0) if max_drafts else (min(foreseen) >= 3), foreseen
     assert min(world.num_accepted, world.num_refuted) >= (3 if max_drafts else 0)
 
 
