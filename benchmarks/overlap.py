@@ -95,6 +95,8 @@ def phases_of(
     for name, begin, end in spans:
         phase = phases.setdefault(name, Phase())
         full = [s for s in steps if begin <= s[0] and s[1] <= end and s[2:] == [NUM_ROWS, 0]]
+        if not full and name != "idle":
+            raise RuntimeError("the rows did not all run at the same time: ask for more --tokens")
         if full:
             phase.step_ms.append(statistics.median(s[1] - s[0] for s in full) * 1e3)
             begin, end = full[0][0], full[-1][1]
@@ -139,7 +141,7 @@ def parse_args() -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--models-dir", type=Path, help="where random models are written and kept")
     parser.add_argument("--shape", choices=list(SHAPES), default="qwen-0.5b", help="of the random")
-    parser.add_argument("--tokens", type=int, default=100, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=250, help="of each answer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--short", action="store_true", help="two rounds on the built-in model")
     parser.add_argument("--json", type=Path, help="write the result to this file")
