@@ -181,8 +181,14 @@ class TurnStreamReply(ChatStreamReply):
         self._gain_templates: dict[tuple[int, Kind, int | None], tuple[str, str]] = {}
 
     def _events(self, index: int, delta: Delta) -> bytes:
-        read = self._parsers[index].read(delta)
-        return b"".join([self._gained(index, gains, token) for token, gains in read])
+        before, after = self._templates[index]
+        events = []
+        for token, gains in self._parsers[index].read(delta):
+            if len(gains) == 1 and gains[0].kind is Kind.CONTENT and not self._has_logprobs:
+                events.append((before + wire.text(gains[0].text) + after).encode("ascii"))
+            else:
+                events.append(self._gained(index, gains, token))
+        return b"".join(events)
 
     def _stop_reason(self, index: int, finish: Finish) -> str:
         return _stop_reason(self._parsers[index], finish)
