@@ -83,7 +83,7 @@ async def test_each_token_shows_what_might_have_come(server, chromium):
 
 async def test_all_of_it_works_by_keyboard(server, chromium):
     async with open_page(chromium, server.url) as page:
-        await page.get_by_role("button", name="Generate").wait_for()
+        await page.locator("#playground:not([inert])").wait_for()  # before, nothing takes the focus
         await page.locator("#prompt").focus()
         await page.keyboard.press("Control+A")
         await page.keyboard.type("The river")
