@@ -112,9 +112,13 @@ def measure(
 def _load(
     pid: int, url: str, question: Question, num_streams: int
 ) -> tuple[list[Recording], CpuUse]:
-    """Open all streams at once and record them to their ends."""
+    """Open all streams at once and record them to their ends.
+
+    A stream before them lets the server start what it starts with the first of its kind.
+    """
     target = Target.parse(url)
     request = target.request(question.dialect, question.body(" a few short words"))
+    uvloop.run(closed_loop(target, [request], 1, TIMEOUT_S))
     meter = CpuMeter(pid)
     recordings = uvloop.run(closed_loop(target, [request] * num_streams, num_streams, TIMEOUT_S))
     return recordings, meter.stop()
