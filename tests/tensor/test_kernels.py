@@ -1,14 +1,11 @@
 """Each C++ kernel gives what its reference in plain torch gives; what none can take is refused."""
 
-import subprocess
-from ctypes import CDLL
-
 import pytest
 import torch
 from tiny_models import native_kernels
 
-from engine.compute.kernels.native import KernelsMissing, Native
-from engine.compute.kernels.onednn import OneDnn, is_faster
+from engine.compute.kernels.native import Native
+from engine.compute.kernels.onednn import OneDnn
 from engine.compute.kernels.reference import Reference
 from engine.compute.kernels.table import (
     AdapterTokens,
@@ -467,45 +464,3 @@ def test_what_a_kernel_cannot_take_is_refused_with_what_was_given(native):
     heads, none = Heads(1, 1, 64), (None, None)
     with pytest.raises(ValueError, match=r"turns for every position\. Given: 8"):
         native.rope_write(random(1, 192), heads, none, 1e-6, turns_of(64, 8), paged, k, k)
-
-
-def test_a_library_that_is_none_is_told(tmp_path):
-    path = tmp_path / "native.so"
-    path.write_text("not a library")
-    with pytest.raises(KernelsMissing, match=r"does not load \(.*native\.so"):
-        Native(path)
-
-
-@pytest.mark.parametrize(
-    ("version", "missing", "reason"),
-    [
-        (6, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
-        (0, "nullptr", "another version's: install again"),
-    ],
-)
-def test_a_library_that_cannot_run_here_is_told(tmp_path, version, missing, reason, native):
-    names = "greedy mask pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
-    names += " has_amx attend attend_can attend_scratch decode"
-    lines = [f"void millrace_{name}() {{}}" for name in names.split()]
-    lines += [f"long millrace_version() {{ return {version}; }}"]
-    lines += [f"const char* millrace_missing() {{ return {missing}; }}"]
-    source, library = tmp_path / "stub.cpp", tmp_path / "stub.so"
-    source.write_text('extern "C" {\n' + "\n".join(lines) + "\n}\n")
-    subprocess.run(["c++", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
-    assert CDLL(str(library)).millrace_version() == version
-    with pytest.raises(KernelsMissing, match=reason):
-        Native(library)
-
-
-class _Slow(Native):
-    """Takes ten times as long."""
-
-    def linear(self, x, weight, out, epilogue=Epilogue.STORE):
-        for _ in range(10):
-            super().linear(x, weight, out, epilogue)
-
-
-def test_the_faster_products_are_known():
-    kernels, slow = native_kernels(), native_kernels(_Slow)
-    assert is_faster(kernels, slow, num_rows=(1, 16))
-    assert not is_faster(slow, kernels, num_rows=(1, 16))

@@ -106,7 +106,7 @@ def packed_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Te
 
 
 def is_faster(theirs: Native, ours: Native, num_rows: Sequence[int] = _NUM_ROWS) -> bool:
-    """Measure both on one weight, in a tenth of a second; tell whether theirs gain enough."""
+    """Measure both on one weight, in a third of a second; tell whether theirs gain enough."""
     weight = torch.ones(_SIZE, _SIZE, dtype=torch.bfloat16)
     gains = []
     packed = [(kernels, kernels.pack(weight)) for kernels in (theirs, ours)]
