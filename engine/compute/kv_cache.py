@@ -5,10 +5,12 @@ one `index_select` of whole rows, and the result needs no transpose. Only this f
 know the layout; where kernels write and attend, a block's inside is theirs.
 """
 
+import mmap
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
-from mmap import mmap
 from pathlib import Path
 
 import torch
@@ -59,10 +61,20 @@ class KVCache:
         """For each layer `[kv_heads, blocks, block, k_dim]`; zero before the first use."""
         self.v: list[Tensor] = []
         self._buffers: dict[str, Tensor] = {}
+        num_heads: Counter[int] = Counter()
         for shape in shapes:
-            size = (shape.num_kv_heads, num_blocks, block_size)
-            self.k.append(_zeros((*size, shape.k_dim), dtype, device))
-            self.v.append(_zeros((*size, shape.v_dim), dtype, device))
+            for dim in (shape.k_dim, shape.v_dim):
+                num_heads[dim] += shape.num_kv_heads
+        self._heads = {
+            dim: _zeros((number, num_blocks, block_size, dim), dtype, device)
+            for dim, number in num_heads.items()
+        }
+        """Of all layers, by their width, so that a block is cleared at once."""
+        taken: Counter[int] = Counter()
+        for shape in shapes:
+            for caches, dim in ((self.k, shape.k_dim), (self.v, shape.v_dim)):
+                caches.append(self._heads[dim].narrow(0, taken[dim], shape.num_kv_heads))
+                taken[dim] += shape.num_kv_heads
 
     def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
         """Store this step's keys and values, `[kv_heads, tokens, dim]`, at `slots [tokens]`."""
@@ -85,13 +97,14 @@ class KVCache:
             flat = cache.view(-1, out.shape[1])
             torch.index_select(flat, 0, gather.rows, out=out)
 
-    def clear(self, blocks: Tensor) -> None:
+    def clear(self, blocks: Sequence[int]) -> None:
         """Zero blocks before they are given to a row.
 
         A stale NaN in the unused end of a block would reach a row through `0 * NaN`.
         """
-        for cache in (*self.k, *self.v):
-            cache.index_fill_(1, blocks, 0)
+        for heads in self._heads.values():
+            for block in blocks:
+                heads[:, block].zero_()
 
     def _buffer(self, name: str, cache: Tensor, num_rows: int) -> Tensor:
         """Give room for so many blocks, `[num_rows, block * dim]`, kept from step to step."""
@@ -103,10 +116,16 @@ class KVCache:
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Make a zero tensor; on a CPU its pages take memory only once something is written there."""
+    """Make a zero tensor; on a CPU its pages take memory only once something is written there.
+
+    In huge pages, where the system has them.
+    """
     if device.type != "cpu":
         return torch.zeros(size, dtype=dtype, device=device)
-    memory = mmap(-1, prod(size) * dtype.itemsize)
+    memory = mmap.mmap(-1, prod(size) * dtype.itemsize)
+    # a block lies in a hundred places, each of which would fault in a page of its own
+    with suppress(OSError, AttributeError):  # where the system has none
+        memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype).view(size)
 
 

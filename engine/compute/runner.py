@@ -160,8 +160,7 @@ class ModelRunner:
                 self._blocks[row.place, row.num_blocks : end] = work.new_blocks
                 row.num_blocks = end
                 cleared += work.new_blocks
-        if cleared:
-            self._cache.clear(torch.tensor(cleared, device=self._model.device))
+        self._cache.clear(cleared)
 
     def _forward(self, batch: Batch) -> tuple[Logits, _Laid]:
         """Run the model over all rows' tokens; return the wanted rows' logits and the layout."""
