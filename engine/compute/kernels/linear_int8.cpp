@@ -43,7 +43,7 @@ __attribute__((noinline)) static void add_group(const Rows& rows, int64_t k, int
     low[r] = high[r] = _mm512_set1_epi32(rows.sums[at + r * groups]);
   for (int64_t i = begin; i < end; i += 4, w += LINES, later += stride) {
     const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + LINES / 2);
-    ask_for(later);
+    ask_for<ROWS>(later);
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) {
       int32_t four;

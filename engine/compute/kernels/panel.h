@@ -9,9 +9,13 @@ static const int64_t PANEL = 32;
 static const int MAX_ROWS = 14;      // 28 registers of sums, 2 of the panel, 1 of the row
 static const int64_t LINES = 128;    // bytes of a panel in one step along the pairs
 
+// So few rows are the only ones that read a panel in a step, see multiply_panels in product.h. It
+// goes past the second-level cache then, where Python needs the room between two steps.
+template <int ROWS>
 INLINE void ask_for(const char* later) {
-  _mm_prefetch(later, _MM_HINT_T0);
-  _mm_prefetch(later + LINES / 2, _MM_HINT_T0);
+  constexpr _mm_hint hint = ROWS < MAX_ROWS / 2 ? _MM_HINT_NTA : _MM_HINT_T0;
+  _mm_prefetch(later, hint);
+  _mm_prefetch(later + LINES / 2, hint);
 }
 
 // Adds rows [ROWS, 2 num_pairs], `stride` numbers apart, times a panel to their sums; meanwhile asks
@@ -22,7 +26,7 @@ INLINE void add_products(const bf16* rows, int64_t stride, const char* panel, in
   for (int64_t i = 0; i < num_pairs; ++i, panel += LINES, later += later_stride) {
     const __m512bh w0 = (__m512bh)_mm512_loadu_si512(panel);
     const __m512bh w1 = (__m512bh)_mm512_loadu_si512(panel + LINES / 2);
-    ask_for(later);
+    ask_for<ROWS>(later);
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) {
       const __m512bh pair = broadcast_pair(rows + r * stride + 2 * i);
