@@ -72,6 +72,12 @@ class Ceiling:
     bytes_per_s: float
     flops_per_s: float
 
+    def or_better(self, other: Self) -> Self:
+        """Take the better of both rates."""
+        return type(self)(
+            max(self.bytes_per_s, other.bytes_per_s), max(self.flops_per_s, other.flops_per_s)
+        )
+
     def least_s(self, num_bytes: float, num_flops: float) -> float:
         """Give the least time of a step that reads and multiplies so much."""
         return max(num_bytes / self.bytes_per_s, num_flops / self.flops_per_s)

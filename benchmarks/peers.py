@@ -22,6 +22,8 @@ from parts.families import FAMILIES, Family
 from parts.rounds import run_rounds
 from parts.side_by_side import compare, describe, is_disturbed
 
+from server.report import spread
+
 
 def run_family(name: str, family: Family, args: Namespace) -> dict[str, object]:
     """Measure one family of loads; print it, and return what goes into the file."""
@@ -42,12 +44,12 @@ def run_family(name: str, family: Family, args: Namespace) -> dict[str, object]:
         print(describe(comparisons))
         if any(map(is_disturbed, comparisons)):
             print("disturbed: others kept the processors busy; see the last column")
-        ceiling = rounds.ceiling
+        bytes_per_s = [ceiling.bytes_per_s / 1e9 for ceiling in rounds.ceilings]
+        flops_per_s = [ceiling.flops_per_s / 1e12 for ceiling in rounds.ceilings]
         print(
-            f"bound from {ceiling.bytes_per_s / 1e9:.1f} GB/s and "
-            f"{ceiling.flops_per_s / 1e12:.2f} T operations/s"
+            f"bounds from {spread(bytes_per_s, 1)} GB/s and {spread(flops_per_s, 2)} T operations/s"
         )
-        result |= {"ceiling": ceiling, "comparisons": comparisons, "runs": rounds.runs}
+        result |= {"comparisons": comparisons, "runs": rounds.runs, "ceilings": rounds.ceilings}
     for server, reason in absent.items():
         print(f"{server} is missing: {reason}")
     versions = {c.name: c.version for c in contenders if c.name not in absent}

@@ -18,6 +18,7 @@ from parts.contenders import KINDS, OURS
 from parts.side_by_side import MEASURES
 
 from server.bench.plots import Axis, format_number, log_axis
+from server.report import spread
 
 _WIDTH, _HEIGHT = 960, 330
 _PANEL, _LEFT, _TOP, _BOTTOM = _WIDTH / len(MEASURES), 50, 34, 78
@@ -88,7 +89,7 @@ def _summary_row(comparison: Json) -> str:
     cells = [_ratio_cell(ratios.get(measure.name)) for measure in MEASURES]
     rate = statistics.median(ours["values"][MEASURES[0].name])
     return (
-        f"| {comparison['num_clients']} | {format_number(rate)} | {ours['of_bound']:.2f} | "
+        f"| {comparison['num_clients']} | {format_number(rate)} | {spread(ours['of_bound'], 2)} | "
         f"{' | '.join(cells)} |"
     )
 

@@ -124,10 +124,8 @@ def measure_kind(runner: Runner, work: Work, dtype: torch.dtype, kind: Kind, num
     for _ in range(NUM_ROUNDS):
         times = kind.time(runner, max(1, num_steps // NUM_ROUNDS))
         after = look(work, dtype)
-        best = Ceiling(
-            max(before.bytes_per_s, after.bytes_per_s, num_bytes / times[0]),
-            max(before.flops_per_s, after.flops_per_s, num_flops / times[0]),
-        )
+        reached = Ceiling(num_bytes / times[0], num_flops / times[0])
+        best = before.or_better(after).or_better(reached)
         rounds.append(Round(times, best.least_s(num_bytes, num_flops)))
         before = after
     return row_of(kind, rounds, meter.stop())

@@ -26,8 +26,8 @@ class Rounds:
     """What a family of loads gave."""
 
     runs: list[Run]
-    ceiling: Ceiling
-    """The best of what was looked for between the rounds."""
+    ceilings: list[Ceiling]
+    """Of each run: the better of what was seen just before and just after it."""
     absent: dict[str, str]
     """Who did not start, and why."""
 
@@ -43,8 +43,8 @@ def run_rounds(
     words = tuple(json.loads((model_dir / "bench_words.json").read_text()))
     work = family.work(model_dir)
     runs: list[Run] = []
+    ceilings: list[Ceiling] = []
     absent: dict[str, str] = {}
-    ceilings = [_look(family, work)]
     with ExitStack() as stack:
         lanes = []
         for contender in contenders:
@@ -57,15 +57,17 @@ def run_rounds(
                 absent[contender.name] = f"{error}: {_last_line(log)}"
         absent |= (slow := _find_slow(lanes))
         lanes = [lane for lane in lanes if lane.contender.name not in slow]
+        before = _look(family, work)
         for number in range(num_rounds):
             for point in family.points:
                 seed = random.SystemRandom().randrange(1, 1 << 31)  # new words, the same for all
                 for lane in lanes:
                     runs.append(lane.take_turn(point, number, seed))
                     print(_progress(runs[-1]), file=sys.stderr)
-            ceilings.append(_look(family, work))
-    best = Ceiling(max(c.bytes_per_s for c in ceilings), max(c.flops_per_s for c in ceilings))
-    return Rounds(runs=runs, ceiling=best, absent=absent)
+                    after = _look(family, work)
+                    ceilings.append(before.or_better(after))
+                    before = after
+    return Rounds(runs=runs, ceilings=ceilings, absent=absent)
 
 
 def _find_slow(lanes: Sequence[Lane]) -> dict[str, str]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from ceilings import Work
 from parts.contenders import OURS
 from parts.families import Family
-from parts.lane import Run
 from parts.rounds import Rounds
 
 from server.report import Figures, Percentiles, spread, table
@@ -48,8 +47,8 @@ class Row:
 
     server: str
     values: dict[str, list[float]]
-    of_bound: float
-    """Tokens per second, median, by those of the bound."""
+    of_bound: list[float]
+    """Tokens per second by what the bound allowed in those minutes, a value a round."""
     other_cores: list[float]
     """Kept busy by others, a value a round: what disturbs."""
     problem: str | None
@@ -73,25 +72,32 @@ class Comparison:
     num_clients: int
     num_requests: int
     bound_tokens_per_s: float
+    """Median of all runs'."""
     rows: list[Row]
     ratios: list[Ratio]
+
+
+_Bounded = tuple[Figures, float]
+"""A run's figures, and the most tokens per second that the machine allowed."""
 
 
 def compare(family: Family, work: Work, rounds: Rounds) -> list[Comparison]:
     """Put the runs of each load side by side."""
     comparisons = []
     for point in family.points:
-        bound = family.bound_tokens_per_s(point, work, rounds.ceiling)
-        runs: dict[str, list[Run]] = {}
-        for run in rounds.runs:
+        runs: dict[str, list[_Bounded]] = {}
+        for run, ceiling in zip(rounds.runs, rounds.ceilings, strict=True):
             if run.num_clients == point.num_clients:
-                runs.setdefault(run.server, []).append(run)
-        rows = [_row(server, [run.figures for run in own], bound) for server, own in runs.items()]
+                bound = family.bound_tokens_per_s(point, work, ceiling)
+                runs.setdefault(run.server, []).append((run.figures, bound))
+        rows = [_row(server, own) for server, own in runs.items()]
         comparisons.append(
             Comparison(
                 num_clients=point.num_clients,
                 num_requests=point.num_requests,
-                bound_tokens_per_s=bound,
+                bound_tokens_per_s=statistics.median(
+                    bound for own in runs.values() for _, bound in own
+                ),
                 rows=rows,
                 ratios=_ratios(rows),
             )
@@ -129,13 +135,14 @@ def is_disturbed(comparison: Comparison) -> bool:
     return most > _DISTURBED * len(os.sched_getaffinity(0))
 
 
-def _row(server: str, figures: Sequence[Figures], bound: float) -> Row:
+def _row(server: str, bounded: Sequence[_Bounded]) -> Row:
+    figures = [found for found, _ in bounded]
     values = {m.name: [m.read(f) for f in figures] for m in MEASURES}
     problem = _problem(figures)
     return Row(
         server=server,
         values={} if problem else values,
-        of_bound=0.0 if problem else statistics.median(values[MEASURES[0].name]) / bound,
+        of_bound=[] if problem else [found.tokens_per_s / bound for found, bound in bounded],
         other_cores=[f.cpu.other_cores or 0.0 for f in figures],
         problem=problem,
     )
@@ -173,4 +180,4 @@ def _cells(row: Row) -> list[str]:
     if row.problem is not None:
         return [row.server, *(["-"] * (len(MEASURES) + 2))]
     values = [spread(row.values[m.name], 1) for m in MEASURES]
-    return [row.server, *values, f"{row.of_bound:.2f}", f"{max(row.other_cores):.2f}"]
+    return [row.server, *values, spread(row.of_bound, 2), f"{max(row.other_cores):.2f}"]

@@ -74,10 +74,11 @@ class Decoder:
     ) -> Logits:
         """Run one ragged step planned in the attention; return `len(logits_at)` rows of logits."""
         paged = self._attention.paged
-        longest = int(paged.positions.max()) + 1
+        # in whole blocks: looking at the positions takes longer
+        longest = min(paged.tables.shape[1] * self._attention.cache.block_size, self._max_position)
         if longest > len(self._turns.cosine):
             self._turns = self._turns_of(2 * longest)
-        x = self._embedding[token_ids]
+        x = nn.functional.embedding(token_ids, self._embedding)
         self._joined_layers().add(x, paged, self._turns, adapted)
         return self._logits_of(x if len(logits_at) == len(x) else x[logits_at])
 

@@ -8,7 +8,6 @@ know the layout; where kernels write and attend, a block's inside is theirs.
 import mmap
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -116,16 +115,12 @@ class KVCache:
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Make a zero tensor; on a CPU its pages take memory only once something is written there.
-
-    In huge pages, where the system has them.
-    """
+    """Make a zero tensor; on a CPU its pages take memory only once something is written there."""
     if device.type != "cpu":
         return torch.zeros(size, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, prod(size) * dtype.itemsize)
-    # a block lies in a hundred places, each of which would fault in a page of its own
-    with suppress(OSError, AttributeError):  # where the system has none
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    # private, since a shared page takes twice as long or more to be there
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = mmap.mmap(-1, prod(size) * dtype.itemsize, flags=flags)
     return torch.frombuffer(memory, dtype=dtype).view(size)
 
 

@@ -197,11 +197,9 @@ class ModelRunner:
             self._tensor(_last_ones(num_tokens.cumsum(), num_logits, logits_ends)),
             self._adapter_tokens(work, num_tokens),
         )
-        all_places = np.append(places, [row.place for row in rows[len(decodes) :]])
+        places = np.array([row.place for row in rows], dtype=np.int64)
         guessed = [at for at, item in enumerate(chunks, start=len(decodes)) if item.drafts]
-        return logits, _Laid(
-            work, rows, all_places.astype(np.int64), num_tokens, logits_ends, guessed
-        )
+        return logits, _Laid(work, rows, places, num_tokens, logits_ends, guessed)
 
     def _adapter_tokens(
         self, work: list[RowWork], num_tokens: NDArray[np.int64]
@@ -260,8 +258,8 @@ class ModelRunner:
         }
 
     def _pick(self, logits: Logits, at: NDArray[np.int64]) -> Logits:
-        is_all = np.array_equal(at, np.arange(len(logits)))
-        return logits if is_all else logits.pick(self._tensor(at))
+        """Take the rows at these ascending places."""
+        return logits if len(at) == len(logits) else logits.pick(self._tensor(at))
 
     def _prompt_logprobs(self, laid: _Laid, logits: Logits) -> dict[int, tuple[float, ...]]:
         """Give those of this step's tokens, for the rows that want them."""

@@ -139,7 +139,7 @@ def test_positions_beyond_the_first_table_are_tabulated_when_they_come(wide, mon
     expected = make_bench(wide, **limits).generate(prompts)
     monkeypatch.setattr(wide._decoder, "_turns", wide._decoder._turns_of(2))
     assert make_bench(wide, **limits).generate(prompts) == expected
-    assert len(wide._decoder._turns.cosine) == 400
+    assert len(wide._decoder._turns.cosine) == 2 * 224, "not twice as many as its blocks hold"
 
 
 @pytest.mark.parametrize("part", ["embed_tokens", "norm", "layers.1.mlp.up_proj"])

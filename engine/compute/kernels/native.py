@@ -4,6 +4,7 @@ The C++ checks nothing, so every call's tensors are checked before it.
 """
 
 from collections.abc import Sequence
+from ctypes import c_float, c_int64
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -249,13 +250,12 @@ class Native:
         tops = check_logits(logits, num_logits, width)
         if not 0 <= min(rows) <= max(rows) < num_logits:
             raise ValueError(f"a kernel wants rows of {num_logits}. Given: {rows}")
-        places = torch.tensor(rows)
-        ids = torch.empty_like(places)
-        logprobs = torch.empty(len(rows)) if is_shown else None
-        given = logits.values.data_ptr(), tops.data_ptr(), width, places.data_ptr(), len(rows)
-        self._library.greedy(*given, ids.data_ptr(), pointer(logprobs))
-        shown = [None] * len(rows) if logprobs is None else logprobs.tolist()
-        return list(zip(ids.tolist(), shown, strict=True))
+        numbers = c_int64 * len(rows)  # half the time of tensors
+        ids = numbers()
+        logprobs = (c_float * len(rows))() if is_shown else None
+        given = logits.values.data_ptr(), tops.data_ptr(), width, numbers(*rows), len(rows)
+        self._library.greedy(*given, ids, logprobs)
+        return list(zip(ids, [None] * len(rows) if logprobs is None else logprobs, strict=True))
 
     def decoder(
         self,
