@@ -4,8 +4,10 @@ Who streams waits for the prompts that share a step with its next token, so such
 only so long. Knows no clock (durations are passed in), no sequences and no torch.
 """
 
-_MAX_SHARE = 2
-"""So many steps without prompts a step may take besides, however many wait to enter."""
+_SHARE = 0.75
+"""So much of a step without prompts is there for each sequence that enters, besides that step,"""
+_MAX_SHARE = 2.0
+"""but no more, however many wait to enter."""
 _GRAIN = 8
 """Prompt tokens come in multiples, since libraries prepare a product for each number of rows."""
 _MAX_MIXED_STEPS = 32
@@ -15,9 +17,9 @@ _MAX_MIXED_STEPS = 32
 class Pace:
     """Learns what a step without prompts takes, and what prompt tokens add to it.
 
-    A step with prompts may take `max_step_s`. Without that, a step without prompts and as much
-    again for each sequence that enters, up to two: a lone newcomer doubles the others' gaps, and
-    a line is let in before rows stand empty. It enters piece by piece, so that those who came
+    A step with prompts may take `max_step_s`. Without that, a step without prompts and three
+    quarters of one for each sequence that enters, up to two: a lone newcomer adds that to the
+    others' gaps, and a line is let in before rows stand empty. It enters piece by piece, so that those who came
     together do not also end together. Never less than `min_tokens` enter, so that steps which are
     too long without them starve nobody.
     """
@@ -47,7 +49,7 @@ class Pace:
         if self._num_mixed >= _MAX_MIXED_STEPS or self._is_other_load(num_streaming):
             return 0
         if self.max_step_s is None:
-            spare_s = self._decode_s * min(max(1, num_entering), _MAX_SHARE)
+            spare_s = self._decode_s * min(_SHARE * max(1, num_entering), _MAX_SHARE)
         else:
             spare_s = self.max_step_s - self._decode_s
         num_tokens = int(min(spare_s / self._token_s, self.max_tokens))

@@ -96,12 +96,12 @@ def test_a_prompt_that_disturbs_nobody_enters_as_fast_as_it_can():
         world.step(0, 512)
 
 
-@pytest.mark.parametrize(("num_entering", "times"), [(1, 2), (2, 3), (3, 3), (14, 3)])
-def test_a_step_may_be_longer_by_one_without_prompts_for_each_that_enters_up_to_two(
+@pytest.mark.parametrize(("num_entering", "times"), [(1, 1.75), (2, 2.5), (3, 3), (14, 3)])
+def test_a_step_is_longer_by_three_quarters_for_each_that_enters_up_to_two_whole_ones(
     num_entering, times
 ):
     steps = machine().enter(4000, num_entering=num_entering)
-    assert statistics.median(seconds for seconds, _ in steps) / 0.04 == pytest.approx(times, 0.15)
+    assert statistics.median(seconds for seconds, _ in steps) / 0.04 == pytest.approx(times, 0.1)
 
 
 def test_prompt_tokens_come_in_multiples_of_eight():
@@ -116,9 +116,9 @@ def test_the_room_follows_a_machine_that_becomes_slower_and_faster_again():
     for token_s in (0.001, 0.004, 0.0005):
         world.token_s = token_s
         rooms.append(statistics.median(tokens for _, tokens in world.enter(2000)[15:]))
-    assert rooms[0] == pytest.approx(36, abs=8)
+    assert rooms[0] == pytest.approx(26, abs=8)
     assert rooms[1] == 16
-    assert rooms[2] == pytest.approx(72, abs=8)
+    assert rooms[2] == pytest.approx(54, abs=8)
 
 
 def test_one_stall_of_the_machine_is_not_taken_at_its_word():
@@ -224,7 +224,7 @@ def test_sixteen_streams_keep_their_rhythm_while_a_prompt_of_four_thousand_enter
             world.schedule()
             gaps += world.update().gaps_s
         ratios[name] = sorted(gaps)[int(0.99 * len(gaps))] / 0.04
-        assert newcomer.first_token_at - newcomer.submitted_at < 4000 * 0.001 * 2.2
+        assert newcomer.first_token_at - newcomer.submitted_at < 4000 * 0.001 * 2.8
         assert len(gaps) % STREAMS == 0, "a stream missed a step"
     assert ratios["paced"] <= 2.5
     assert ratios["unpaced"] > 10
