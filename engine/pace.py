@@ -19,9 +19,9 @@ class Pace:
 
     A step with prompts may take `max_step_s`. Without that, a step without prompts and three
     quarters of one for each sequence that enters, up to two: a lone newcomer adds that to the
-    others' gaps, and a line is let in before rows stand empty. It enters piece by piece, so that those who came
-    together do not also end together. Never less than `min_tokens` enter, so that steps which are
-    too long without them starve nobody.
+    others' gaps, and a line is let in before rows stand empty. It enters piece by piece, so that
+    those who came together do not also end together. Never less than `min_tokens` enter, so that
+    steps which are too long without them starve nobody.
     """
 
     def __init__(self, max_step_s: float | None, min_tokens: int, max_tokens: int) -> None:

@@ -91,6 +91,7 @@ def test_prompt_logprobs_are_the_models_own_however_the_prompt_is_chunked(model)
     logits = model.forward(ids, torch.arange(30), torch.arange(30)).values.float().log_softmax(-1)
     expected = logits[torch.arange(29), ids[1:]].tolist()
     assert sequence.prompt_logprobs == pytest.approx(expected, abs=1e-4)
+    assert sequence.token_ids[30] == int(logits[-1].argmax()), "chosen from another's logits"
 
 
 def test_raw_logprobs_of_a_greedy_row_are_the_log_softmax_of_its_logits(model):
