@@ -5,9 +5,9 @@ only so long. Knows no clock (durations are passed in), no sequences and no torc
 """
 
 _SHARE = 0.75
-"""So much of a step without prompts is there for each sequence that enters, besides that step,"""
-_MAX_SHARE = 2.0
-"""but no more, however many wait to enter."""
+"""So much of a step without prompts is there for each sequence that enters, besides that step;"""
+_MAX_ENTERING = 2
+"""more than these count as so many, however many wait."""
 _GRAIN = 8
 """Prompt tokens come in multiples, since libraries prepare a product for each number of rows."""
 _MAX_MIXED_STEPS = 32
@@ -18,7 +18,7 @@ class Pace:
     """Learns what a step without prompts takes, and what prompt tokens add to it.
 
     A step with prompts may take `max_step_s`. Without that, a step without prompts and three
-    quarters of one for each sequence that enters, up to two: a lone newcomer adds that to the
+    quarters of one for each of up to two sequences that enter: a lone newcomer adds that to the
     others' gaps, and a line is let in before rows stand empty. It enters piece by piece, so that
     those who came together do not also end together. Never less than `min_tokens` enter, so that
     steps which are too long without them starve nobody.
@@ -49,7 +49,7 @@ class Pace:
         if self._num_mixed >= _MAX_MIXED_STEPS or self._is_other_load(num_streaming):
             return 0
         if self.max_step_s is None:
-            spare_s = self._decode_s * min(_SHARE * max(1, num_entering), _MAX_SHARE)
+            spare_s = self._decode_s * _SHARE * min(max(1, num_entering), _MAX_ENTERING)
         else:
             spare_s = self.max_step_s - self._decode_s
         num_tokens = int(min(spare_s / self._token_s, self.max_tokens))

@@ -96,10 +96,8 @@ def test_a_prompt_that_disturbs_nobody_enters_as_fast_as_it_can():
         world.step(0, 512)
 
 
-@pytest.mark.parametrize(("num_entering", "times"), [(1, 1.75), (2, 2.5), (3, 3), (14, 3)])
-def test_a_step_is_longer_by_three_quarters_for_each_that_enters_up_to_two_whole_ones(
-    num_entering, times
-):
+@pytest.mark.parametrize(("num_entering", "times"), [(1, 1.75), (2, 2.5), (3, 2.5), (14, 2.5)])
+def test_a_step_is_longer_by_three_quarters_for_each_that_enters_up_to_two(num_entering, times):
     steps = machine().enter(4000, num_entering=num_entering)
     assert statistics.median(seconds for seconds, _ in steps) / 0.04 == pytest.approx(times, 0.1)
 
@@ -164,7 +162,7 @@ def test_prompts_without_end_leave_a_step_out_now_and_then_so_that_its_length_st
         seconds.append(world.step(STREAMS, tokens[-1]))
     assert tokens.count(0) == 6
     assert all(tokens[at + 1] for at, number in enumerate(tokens[:-1]) if number == 0)
-    assert seconds[-2] == pytest.approx(3 * 0.060, rel=0.15)
+    assert seconds[-2] == pytest.approx(2.5 * 0.060, rel=0.1)
 
 
 @pytest.mark.parametrize("num_streams", [33, 7])
@@ -259,4 +257,4 @@ def test_a_prompt_that_has_begun_counts_among_those_that_enter():
     for first in (2000, 5000, 8000):
         world.add("".join(chr(first + at) for at in range(1500)), 2)
     num_tokens = [world.step().num_prefill_tokens for _ in range(10)]
-    assert num_tokens[-1] == 80
+    assert num_tokens[-1] == 56
