@@ -36,7 +36,8 @@ def openai_chat(url, **options):
 
 
 def hub_chat(url, max_tokens=200, **options):
-    endpoint = HuggingFaceEndpoint(endpoint_url=url, huggingfacehub_api_token="-")
+    # where the chat's own temperature is 0, the endpoint's goes out
+    endpoint = HuggingFaceEndpoint(endpoint_url=url, huggingfacehub_api_token="-", temperature=0)
     settings = {"model_id": "m", "max_tokens": max_tokens, "temperature": 0, **options}
     return ChatHuggingFace(llm=endpoint, **settings)
 
