@@ -1,7 +1,8 @@
 """KVCache: the K and V tensors, their layout, and how many blocks fit in memory.
 
 Head-major blocks, `[kv_heads, blocks, block, dim]` for each layer: gathering a sequence's keys is
-one `index_select` of whole rows, and the result needs no transpose. Only this file and attention.py
+one `index_select` of whole rows, and the result needs no transpose. Heads of one width lie in one
+memory, whatever their layer, so that clearing a block is one fill. Only this file and attention.py
 know the layout; where kernels write and attend, a block's inside is theirs.
 """
 

@@ -216,7 +216,8 @@ OPTIONS = (
             "engine.max_inter_token_ms",
             "Milliseconds between two tokens of a stream that prompts may cause: a longer prompt "
             "enters in pieces, so that the steps it shares with streams take no longer.",
-            default="twice the time of a step without prompts",
+            default="1.75 times a step without prompts where one prompt enters, "
+            "2.5 times where several do",
         ),
         Option(
             "--max-batch-total-tokens",
