@@ -16,7 +16,7 @@ import math
 import statistics
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,7 +148,7 @@ class Bench:
             return moment - start
         raise RuntimeError("there was no token")
 
-    async def _ask(self, grammar: Grammar | None, max_new_tokens: int):
+    async def _ask(self, grammar: Grammar | None, max_new_tokens: int) -> AsyncIterator[float]:
         """Sample an answer; yield when bursts come."""
         if grammar is not None:
             await self._engine.check_grammar(grammar)

@@ -28,7 +28,6 @@ from parts.conditions import write_result
 from engine import Engine, EngineConfig, SamplingParams
 from engine.detokenizer import Detokenizer
 from engine.load import load
-from engine.pace import Pace
 from engine.sequence import Sequence
 from server.cpu import CpuMeter, CpuUse
 from server.metrics import Metrics
@@ -71,8 +70,8 @@ class Bench:
         self._tokenizer = engine.tokenizer
         self._dice = random.Random(1)
         self._ids = count(1)
+        assert self._scheduler._pace is not None
         self.pace = self._scheduler._pace
-        assert isinstance(self.pace, Pace)
 
     def add(self, num_tokens: int, num_output: int) -> Sequence:
         """Let a prompt of random tokens into the line; nothing of it is known."""
@@ -234,7 +233,12 @@ def main() -> None:
     print(f"first token alone: {spread(alone, 0)} ms; goal: p99/quiet of the default <= {GOAL}")
     print(describe_cpu(cpu))
     if args.json is not None:
-        result = {"model": model_dir.name, "alone_ms": alone, "rounds": rounds, "cpu": cpu}
+        result: dict[str, object] = {
+            "model": model_dir.name,
+            "alone_ms": alone,
+            "rounds": rounds,
+            "cpu": cpu,
+        }
         write_result(args.json, result)
 
 

@@ -22,7 +22,11 @@ from server.report import spread
 
 _WIDTH, _HEIGHT = 960, 330
 _PANEL, _LEFT, _TOP, _BOTTOM = _WIDTH / len(MEASURES), 50, 34, 78
-_MARKS = ("M-5 0A5 5 0 1 0 5 0A5 5 0 1 0-5 0Z", "M-4.5-4.5H4.5V4.5H-4.5Z", "M0-6L6 0L0 6L-6 0Z")
+_MARKS: tuple[str, ...] = (
+    "M-5 0A5 5 0 1 0 5 0A5 5 0 1 0-5 0Z",
+    "M-4.5-4.5H4.5V4.5H-4.5Z",
+    "M0-6L6 0L0 6L-6 0Z",
+)
 _MARKS += ("M0-6L6 5H-6Z", "M0 6L6-5H-6Z")
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #53626c; } .m { text-anchor: middle; }

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerFast
 from engine import SamplingParams
 from engine.batch import Sampled
 from engine.compute.attention import PagedAttention
+from engine.compute.kernels.reference import Reference
 from engine.compute.kv_cache import KVCache, LayerShape
 from engine.compute.logits import Logits
 from engine.compute.runner import ModelRunner
@@ -123,7 +124,7 @@ def _hollow_runner(limits: Limits) -> ModelRunner:
     """Make a runner whose forward pass and sampler do nothing."""
     device, dtype = torch.device("cpu"), torch.float32
     cache = KVCache([LayerShape(1, 1, 1)], limits.num_blocks, limits.block_size, dtype, device)
-    attention = PagedAttention(dtype, device)
+    attention = PagedAttention(device, Reference(dtype))
     attention.attach(cache)
     model = SimpleNamespace(
         device=device,

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from statistics import fmean, median
+from typing import cast
 
 from ceilings import use_all_cores
 from events import interval
@@ -89,7 +90,7 @@ class Bench:
         # The door shows none of these; they are measured as `load` puts them together.
         self._runner, self._scheduler = engine._runner, engine._scheduler
         self._speculation = Timed(self._scheduler._speculation)
-        self._scheduler._speculation = self._speculation
+        self._scheduler._speculation = cast(Speculation, self._speculation)
         self._tokenizer = engine.tokenizer
         self._args = args
         self._ids = count(1)
@@ -179,7 +180,8 @@ def describe(runs: list[Run]) -> tuple[str, dict[str, object]]:
         "tokens/step",
         "right",
     )
-    lines, costs = [], {}
+    lines: list[list[str]] = []
+    costs: dict[str, object] = {}
     for text in dict.fromkeys(run.text for run in runs):
         without = [run for run in runs if run.text == text and not run.is_guessing]
         guessing = [run for run in runs if run.text == text and run.is_guessing]

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
 
 from engine import child
 from engine.chat import MAX_RENDER_BYTES, Template, template_line
@@ -65,7 +66,8 @@ class Chats:
         if process is None:
             return
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended, and we not been told yet
+                os.killpg(process.pid, signal.SIGKILL)
         assert process.stdin is not None
         process.stdin.close()  # a child that has outlived it ends by this
         await process.communicate()

@@ -50,8 +50,8 @@ class EngineConfig:
     max_batch_tokens: int | None = None
     """What a step may hold at most, prefill and decode together."""
     max_inter_token_ms: float | None = None
-    """How long a step may take that holds prompts beside rows which stream; by default twice the
-    time of a step without prompts, and longer only while more prompts enter than rows stream."""
+    """How long a step may take that holds prompts beside rows which stream; by default as Pace
+    says, from the time of a step without prompts."""
     max_cache_tokens: int | None = None
     """Tokens the KV cache holds; by default worked out from free memory."""
     memory_fraction: float = 0.5

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from engine.batch import Batch, Join, RowWork
 from engine.chats import Chats
 from engine.compute.kernels.native import KernelsMissing, Native, find_native
-from engine.compute.kernels.onednn import OneDnn, is_faster
+from engine.compute.kernels.onednn import OneDnn, can_pack, is_faster
 from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache, free_memory_bytes
 from engine.compute.model import KernelsDiffer, Model, explain
@@ -120,7 +120,7 @@ def _load_kernels(config: EngineConfig) -> Kernels | None:
     except KernelsMissing as missing:
         logger.warning("without the C++ kernels, more slowly: %s", missing)
         return None
-    if kernels.has_amx and is_faster(theirs := OneDnn(path), kernels):
+    if kernels.has_amx and can_pack() and is_faster(theirs := OneDnn(path), kernels):
         logger.info("products by oneDNN: it uses this processor's matrix units, and was faster")
         return theirs
     return kernels
@@ -134,7 +134,7 @@ def _load_model(config: EngineConfig, kernels: Kernels | None) -> Model:
         if config.quantize is not None:
             raise
         logger.warning("without the C++ kernels, more slowly: %s", error)
-        return Model(config, None)
+    return Model(config, None)  # here, since an error that is handled holds on to the first one
 
 
 def _speak_with_one_voice() -> None:

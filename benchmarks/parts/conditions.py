@@ -9,6 +9,8 @@ from server.bench.result import this_machine
 from server.report import to_json
 
 _PACKAGES = ("millrace", "torch", "transformers", "aiohttp", "uvloop")
+_MACHINE = this_machine()
+"""As it is before a script binds itself to a core."""
 
 
 def write_result(path: Path, result: dict[str, object]) -> None:
@@ -20,7 +22,7 @@ def _conditions() -> dict[str, object]:
     return {
         "command": " ".join(["python", *map(_without_folder, sys.argv)]),
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": this_machine(),
+        "machine": _MACHINE,
         "versions": {name: _version(name) for name in _PACKAGES},
     }
 

@@ -138,6 +138,7 @@ class Model:
         if trace is not None:
             self._decoder = self._take_over(trace)
             if self._decoder is None:  # and what differs was found too late
+                self._module = None  # two at a time would need twice the memory
                 self._module = load()
                 self._module.set_attn_implementation(name)
         if self._decoder is None and self._is_int8:

@@ -52,7 +52,12 @@ OPTIONS = (
             more_env=("HF_MODEL_REVISION",),
         ),
         Option("--device", _DEVICES, "engine.device", "Where the model runs."),
-        Option("--dtype", _DTYPES, "engine.dtype", "Type of weights and cache."),
+        Option(
+            "--dtype",
+            _DTYPES,
+            "engine.dtype",
+            "Type of weights (unless --quantize changes it) and cache.",
+        ),
         Option(
             "--trust-remote-code",
             bool,
@@ -379,7 +384,7 @@ OPTIONS = (
             "--disable-custom-kernels",
             bool,
             "Leave out special kernels.",
-            "there are none to leave out",
+            "--no-kernels leaves ours out",
         ),
         _accepted(
             "--prometheus-port",
@@ -429,7 +434,7 @@ OPTIONS = (
             "--kv-cache-dtype",
             str,
             "Type of the KV cache.",
-            "the cache has the weights' type; bound it with --max-batch-total-tokens instead",
+            "the cache has the type of --dtype; bound it with --max-batch-total-tokens instead",
             harmless=("auto",),
         ),
         _refused(

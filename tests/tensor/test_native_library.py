@@ -1,14 +1,17 @@
 """Which library of kernels is opened, and whose products are taken."""
 
+import logging
 import subprocess
 from ctypes import CDLL
 
 import pytest
-from tiny_models import native_kernels
+from tiny_models import native_kernels, save_model
 
+from engine import load as load_file
 from engine.compute.kernels.native import KernelsMissing, Native
-from engine.compute.kernels.onednn import is_faster
+from engine.compute.kernels.onednn import OneDnn, is_faster
 from engine.compute.kernels.table import Epilogue
+from engine.config import EngineConfig
 
 
 def test_a_library_that_is_none_is_told(tmp_path):
@@ -51,3 +54,67 @@ def test_the_faster_products_are_known():
     kernels, slow = native_kernels(), native_kernels(_Slow)
     assert is_faster(kernels, slow, num_rows=(1, 16))
     assert not is_faster(slow, kernels, num_rows=(1, 16))
+
+
+@pytest.fixture
+def loaded(tmp_path, caplog):
+    """Load a model that the decoder takes; give its kernels' class and what load said."""
+    native_kernels()
+    settings = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 1}
+    settings |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    path = save_model("qwen2", settings, tmp_path / "wide")
+
+    def load_it(**options):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "engine.load"):
+            engine = load_file.load(
+                EngineConfig(model=str(path), dtype="bfloat16", **options), None
+            )
+        runner = engine._runner
+        return type(runner._model._kernels), runner, caplog.text
+
+    return load_it
+
+
+def test_they_run_where_they_can_on_the_cores_that_may_be_used(loaded, monkeypatch):
+    monkeypatch.setattr(load_file, "usable_cores", lambda: 3)
+    kind, runner, said = loaded()
+    assert kind is Native
+    assert runner._model._decoder is not None
+    assert runner._num_threads == 3
+    assert "kernels" not in said
+    assert load_file.describe_kernels() == "run here, for bfloat16 and 8 bits"
+
+
+def test_without_the_library_a_line_says_so_and_plain_torch_runs(loaded, monkeypatch):
+    def find_none():
+        raise KernelsMissing("nobody built them")
+
+    monkeypatch.setattr(load_file, "find_native", find_none)
+    kind, runner, said = loaded()
+    assert kind is type(None)
+    assert runner._model._decoder is None
+    assert said.count("without the C++ kernels, more slowly: nobody built them") == 1
+    assert load_file.describe_kernels() == "none: nobody built them"
+
+
+def test_they_can_be_turned_off(loaded):
+    kind, _, said = loaded(has_kernels=False)
+    assert kind is type(None)
+    assert said.count("without the C++ kernels, as asked for") == 1
+
+
+@pytest.mark.parametrize(
+    ("can_pack", "is_faster", "expected"),
+    [(True, True, OneDnn), (True, False, Native), (False, True, Native)],
+)
+def test_with_amx_the_faster_products_are_taken(loaded, monkeypatch, can_pack, is_faster, expected):
+    asked = []
+    monkeypatch.setattr(Native, "has_amx", True)
+    monkeypatch.setattr(load_file, "can_pack", lambda: can_pack)
+    monkeypatch.setattr(load_file, "is_faster", lambda *kinds: asked.append(kinds) or is_faster)
+    kind, runner, said = loaded()
+    assert kind is expected
+    assert runner._model._decoder is not None
+    assert ("products by oneDNN" in said) == (expected is OneDnn)
+    assert len(asked) == can_pack

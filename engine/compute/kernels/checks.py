@@ -16,12 +16,14 @@ def check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.bfl
         )
 
 
-def check_width(weight: Tensor, *, is_int8: bool) -> None:
-    """Refuse a weight `[out, in]` that no kernel takes."""
+def check_weight(weight: Tensor, bias: Tensor | None, *, is_int8: bool) -> None:
+    """Refuse a weight `[out, in]` that no kernel takes, and a bias that is not its own."""
     n, k = weight.shape
     if k % (4 if is_int8 else 2):
         multiple = "a multiple of four" if is_int8 else "even"
         raise ValueError(f"a kernel wants weights whose width is {multiple}. Given: {[n, k]}")
+    if bias is not None:
+        check(bias, (n,), bias.dtype)
 
 
 def check_logits(logits: Logits, num_rows: int, width: int) -> Tensor:

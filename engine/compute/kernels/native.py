@@ -17,7 +17,7 @@ from engine.compute.kernels.checks import (
     check_logits,
     check_paged,
     check_turns,
-    check_width,
+    check_weight,
 )
 from engine.compute.kernels.library import Library, pointer
 from engine.compute.kernels.native_layers import NativeLayers
@@ -78,9 +78,9 @@ class Native:
         With `is_int8` it is quantised, and its width a multiple of four.
         """
         n, k = weight.shape
-        check_width(weight, is_int8=is_int8)
+        check_weight(weight, bias, is_int8=is_int8)
         weight = weight.to(_BFLOAT16).contiguous()
-        bias = None if bias is None else bias.to(_BFLOAT16).contiguous()
+        bias = None if bias is None else bias.to(_BFLOAT16)
         dtype, scales = (torch.uint8, torch.empty(n)) if is_int8 else (_BFLOAT16, None)
         packed = torch.zeros(-(-n // _PANEL) * _PANEL * k, dtype=dtype)
         if scales is None:
@@ -148,6 +148,9 @@ class Native:
         check_paged(paged, len(qkv))
         check_cache(heads, k, v)
         check_turns(turns, heads, paged)
+        for norm in norms:
+            if norm is not None:
+                check(norm, (heads.dim,))
         self._library.rope_write(
             qkv.data_ptr(),
             len(qkv),
@@ -192,7 +195,8 @@ class Native:
         """Tell whether `attend` knows this number of heads over this cache."""
         if k.dtype is not _BFLOAT16 or k.device.type != "cpu" or k.shape != v.shape:
             return False
-        return bool(self._library.attend_can(k.shape[3], num_heads // k.shape[0], k.shape[2]))
+        group, rest = divmod(num_heads, k.shape[0])
+        return not rest and bool(self._library.attend_can(k.shape[3], group, k.shape[2]))
 
     def attend(
         self,
@@ -209,9 +213,12 @@ class Native:
         num_kv_heads, num_blocks, block_size, _ = k.shape
         if queries.stride()[1:] != (dim, 1):
             queries = queries.contiguous()
-        check(out, queries.shape, queries.dtype)
+        check(queries[:1], (1, num_heads, dim))  # tokens may lie apart
+        check(out, queries.shape)
         check_paged(paged, num_tokens)
         check_cache(Heads(num_heads, num_kv_heads, dim), k, v)
+        if not self.can_attend(num_heads, k, v):
+            raise ValueError(f"no kernel attends with {num_heads} heads to {list(k.shape)}")
         self._library.attend(
             queries.data_ptr(),
             queries.stride(0),
@@ -274,5 +281,5 @@ def find_native() -> Path:
     """Find the library that was built when this was installed; raises KernelsMissing."""
     path = next((place for place in _PLACES if place.exists()), None)
     if path is None:
-        raise KernelsMissing("they were not built: there was no C++ compiler at install")
+        raise KernelsMissing("they were not built at install, which takes g++ or clang on x86")
     return path

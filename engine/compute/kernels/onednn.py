@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from engine.compute.kernels.checks import check, check_width
+from engine.compute.kernels.checks import check, check_weight
 from engine.compute.kernels.epilogues import finish
 from engine.compute.kernels.loop import Loop
 from engine.compute.kernels.native import LOGITS, Native
@@ -44,7 +44,7 @@ class OneDnn(Native):
         """Lay out a weight `[out, in]` for `linear`."""
         if is_int8:
             return super().pack(weight, bias, is_int8=True)
-        check_width(weight, is_int8=False)
+        check_weight(weight, bias, is_int8=False)
         return Packed(_reorder(weight), bias, *weight.shape)
 
     def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
