@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "faces.h"
+#include "kernels.h"
 
 // The structs are those of library.py.
 
@@ -37,15 +37,19 @@ INLINE void add(bf16* y, __m512 value, __mmask16 mask) {
 
 // x [step's tokens, k] times an adapter's low rank is added to y [step's tokens, n].
 template <class Number>
-static void add_low_rank(const AdapterTokens& of, const LowRank& w, const bf16* x, int64_t k,
-                         Number* y, int64_t n, const AdapterRoom& room) {
+static void add_low_rank(const Team& team, const AdapterTokens& of, const LowRank& w, const bf16* x,
+                         int64_t k, Number* y, int64_t n, const AdapterRoom& room) {
   if (w.a == nullptr) return;
-  const int64_t m = of.num_tokens;
-  for (int64_t i = 0; i < m; ++i) memcpy(room.gathered + i * k, x + of.tokens[i] * k, k * 2);
-  millrace_linear(room.gathered, m, k, w.a, nullptr, w.rank, room.narrow, nullptr, STORE);
-  millrace_linear(room.narrow, m, w.rank, w.b, nullptr, n, room.added, nullptr, FLOATS);
-#pragma omp parallel for schedule(static) if (m >= 16)
-  for (int64_t i = 0; i < m; ++i) {
+  const Linear a = {w.a, nullptr, nullptr, w.rank, k}, b = {w.b, nullptr, nullptr, n, w.rank};
+  const int64_t m = of.num_tokens, begin = team.begin(m), end = team.end(m);
+  for (int64_t i = begin; i < end; ++i)
+    memcpy(room.gathered + i * k, x + of.tokens[i] * k, k * sizeof(bf16));
+  team.wait();
+  multiply(team, room.gathered, m, a, room.narrow, nullptr, STORE, nullptr, &b);
+  team.wait();
+  multiply(team, room.narrow, m, b, room.added, nullptr, FLOATS, nullptr, nullptr);
+  team.wait();
+  for (int64_t i = begin; i < end; ++i) {
     const float* from = room.added + i * n;
     Number* to = y + of.tokens[i] * n;
     for (int64_t j = 0; j < n; j += 16) {
@@ -53,12 +57,12 @@ static void add_low_rank(const AdapterTokens& of, const LowRank& w, const bf16* 
       add(to + j, _mm512_maskz_loadu_ps(mask, from + j), mask);
     }
   }
+  team.wait();
 }
 
 // What the epilogue SILU_MUL does, of sums [m, n] that an adapter was added to; n is a multiple of 32.
-static void silu_mul(const float* sums, int64_t m, int64_t n, bf16* y) {
-#pragma omp parallel for schedule(static) if (m >= 16)
-  for (int64_t i = 0; i < m; ++i)
+static void silu_mul(const Team& team, const float* sums, int64_t m, int64_t n, bf16* y) {
+  for (int64_t i = team.begin(m); i < team.end(m); ++i)
     for (int64_t j = 0; j < n; j += 32) {
       const float* from = sums + i * n + j;
       store(y + (i * n + j) / 2,

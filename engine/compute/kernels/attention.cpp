@@ -1,13 +1,13 @@
 // Each token's queries over the paged cache: softmax(q K^T) V, each block read where it lies.
 //
 // The heads that share a KV head go together, so that its keys are read once for all of them. Blocks
-// lie anywhere, so the next is asked for while one is computed. Sums are float, weights bfloat16.
+// lie anywhere, where no processor looks ahead by itself, so they are asked for some time before they
+// are read. Sums are float, weights bfloat16.
 
-#include "cache.h"
-#include "faces.h"
+#include "kernels.h"
 
-static const int MAX_GROUP = 64;  // heads that share a KV head
-static const int64_t AHEAD = 2;   // panels that are asked for in advance
+static const int64_t PIECE = PANEL * LINES / 2;  // bytes: 32 numbers of 32 tokens
+static const int64_t AHEAD = 4;                  // pieces from what is read to what is asked for
 
 // What one token sees of one KV head, in panels of 32 tokens.
 struct Seen {
@@ -18,21 +18,69 @@ struct Seen {
 
   int64_t first() const { return begin / PANEL; }
   int64_t last() const { return (end - 1) / PANEL; }
-  int64_t nearest(int64_t panel) const { return panel < last() ? panel : last(); }
-  const bf16* block(const Cache& cache, int64_t panel) const {
-    return cache.block(head, table[panel * PANEL / cache.block_size]);
+  // Of the head's numbers from `number` on. Most blocks are one panel, and need no division.
+  const char* key_piece(int64_t panel, int64_t number) const {
+    const int64_t each = keys.block_size / PANEL, within = each == 1 ? 0 : panel % each;
+    const bf16* block = keys.block(head, table[each == 1 ? panel : panel / each]);
+    return keys_of(block, within * PANEL, keys.dim) + number / PANEL * PIECE;
   }
-  const char* key_panel(int64_t panel) const {
-    return keys_of(block(keys, panel), panel * PANEL % keys.block_size, keys.dim);
-  }
-  // The values of the head's numbers from `number` on.
-  const char* value_panel(int64_t panel, int64_t number) const {
-    return values_of(block(values, panel), panel * PANEL % keys.block_size, number,
-                     keys.block_size);
+  const char* value_piece(int64_t panel, int64_t number) const {
+    const int64_t each = values.block_size / PANEL, within = each == 1 ? 0 : panel % each;
+    const bf16* block = values.block(head, table[each == 1 ? panel : panel / each]);
+    return values_of(block, within * PANEL, number, values.block_size);
   }
   __mmask16 mask(int64_t at) const {
     const int64_t hidden = begin - at;
     return tail(end - at) & (hidden > 0 ? ~tail(hidden) : 0xffff);
+  }
+};
+
+// A thread's units, of which it asks for the pieces in the order in which they are read, some before
+// they are: keys panel by panel, then values number by number.
+struct Asked {
+  const Units& units;
+  const Cache &keys, &values;
+  int64_t unit;
+  Seen seen;
+  bool is_value = false, is_resting = false;  // resting: what was read is read again
+  int64_t panel, number = 0;
+  const char* latest = nullptr;
+
+  Asked(const Units& of, const Cache& k, const Cache& v)
+      : units(of), keys(k), values(v), unit(of.first), seen(see(unit)), panel(seen.first()) {
+    for (int64_t i = 0; i < AHEAD; ++i) {
+      const char* piece = next();
+      for (int64_t line = 0; line < PIECE; line += LINES / 2)
+        _mm_prefetch(piece + line, _MM_HINT_T0);
+    }
+  }
+
+  Seen see(int64_t at) const {
+    const int64_t token = units.token(at), row = units.tokens.rows[token];
+    const int64_t* table = units.tokens.tables + row * units.tokens.table_stride;
+    return {keys, values, units.head(at), table, units.begin_of(token), units.end_of(token)};
+  }
+
+  // The last one again where there are no more.
+  const char* next() {
+    if (is_resting || unit == units.end) return latest;
+    latest = is_value ? seen.value_piece(panel, number) : seen.key_piece(panel, number);
+    if (is_value ? ++panel > seen.last() : (number += PANEL) == keys.dim) turn();
+    return latest;
+  }
+
+  void turn() {
+    if (!is_value) {
+      number = 0;
+      if (++panel <= seen.last()) return;
+      is_value = true;
+    } else if ((number += PANEL) == keys.dim) {
+      number = 0;
+      is_value = false;
+      if (++unit == units.end) return;
+      seen = see(unit);
+    }
+    panel = seen.first();
   }
 };
 
@@ -49,20 +97,19 @@ INLINE void clear(__m512* low, __m512* high) {
   for (int r = 0; r < ROWS; ++r) low[r] = high[r] = _mm512_setzero_ps();
 }
 
-// Scores of some heads, and each one's largest in `top`. The values are asked for behind the keys.
+// Scores of some heads, and each one's largest in `top`.
 template <int ROWS>
-static void score(const bf16* queries, const Seen& seen, float scale, const Scratch& scratch,
-                  __m512* top) {
+static void score(const bf16* queries, const Seen& seen, Asked& asked, float scale,
+                  const Scratch& scratch, __m512* top) {
   const int64_t dim = seen.keys.dim;
   const __m512 none = _mm512_set1_ps(-INFINITY), factor = _mm512_set1_ps(scale);
   for (int r = 0; r < ROWS; ++r) top[r] = none;
   for (int64_t p = seen.first(); p <= seen.last(); ++p) {
-    const int64_t behind = p + AHEAD - seen.last();  // the last panel of keys
-    const char* later = behind <= 0 ? seen.key_panel(p + AHEAD)
-                                    : seen.value_panel(seen.nearest(seen.first() + behind - 1), 0);
     __m512 low[ROWS], high[ROWS];
     clear<ROWS>(low, high);
-    add_products<ROWS>(queries, dim, seen.key_panel(p), dim / 2, later, LINES, low, high);
+    for (int64_t i = 0; i < dim; i += PANEL)
+      add_products<ROWS>(queries + i, dim, seen.key_piece(p, i), PANEL / 2, asked.next(), LINES, low,
+                         high);
     const __mmask16 m0 = seen.mask(p * PANEL), m1 = seen.mask(p * PANEL + 16);
     float* scores = scratch.scores + p * PANEL;
 #pragma GCC unroll 14
@@ -90,17 +137,15 @@ INLINE float weigh(const Seen& seen, const float* scores, float top, bf16* weigh
 
 // The weighted sums of the values for some heads; out [ROWS, dim].
 template <int ROWS>
-static void add_values(const Seen& seen, const Scratch& scratch, const float* divisors,
-                       bf16* out) {
+static void add_values(const Seen& seen, Asked& asked, const Scratch& scratch,
+                       const float* divisors, bf16* out) {
   const int64_t dim = seen.values.dim;
   for (int64_t i = 0; i < dim; i += PANEL) {
     __m512 low[ROWS], high[ROWS];
     clear<ROWS>(low, high);
-    for (int64_t p = seen.first(); p <= seen.last(); ++p) {
-      const char* later = seen.value_panel(seen.nearest(p + AHEAD), i);
-      add_products<ROWS>(scratch.weights + p * PANEL, scratch.length, seen.value_panel(p, i),
-                         PANEL / 2, later, LINES, low, high);
-    }
+    for (int64_t p = seen.first(); p <= seen.last(); ++p)
+      add_products<ROWS>(scratch.weights + p * PANEL, scratch.length, seen.value_piece(p, i),
+                         PANEL / 2, asked.next(), LINES, low, high);
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) {
       const __m512 factor = _mm512_set1_ps(1.f / divisors[r]);
@@ -111,25 +156,26 @@ static void add_values(const Seen& seen, const Scratch& scratch, const float* di
 }
 
 template <int ROWS>
-static void attend(const bf16* queries, const Seen& seen, float scale, const Scratch& scratch,
-                   bf16* out) {
+static void attend_with(const bf16* queries, const Seen& seen, Asked& asked, float scale,
+                        const Scratch& scratch, bf16* out) {
   __m512 top[ROWS];
   float divisors[ROWS];
-  score<ROWS>(queries, seen, scale, scratch, top);
+  score<ROWS>(queries, seen, asked, scale, scratch, top);
   for (int r = 0; r < ROWS; ++r)
     divisors[r] = weigh(seen, scratch.scores + r * scratch.length, _mm512_reduce_max_ps(top[r]),
                         scratch.weights + r * scratch.length);
-  add_values<ROWS>(seen, scratch, divisors, out);
+  add_values<ROWS>(seen, asked, scratch, divisors, out);
 }
 
-typedef void (*Attend)(const bf16*, const Seen&, float, const Scratch&, bf16*);
+typedef void (*Attend)(const bf16*, const Seen&, Asked&, float, const Scratch&, bf16*);
 
 static const Attend attend_heads[MAX_ROWS] = {
-    attend<1>, attend<2>, attend<3>,  attend<4>,  attend<5>,  attend<6>,  attend<7>,
-    attend<8>, attend<9>, attend<10>, attend<11>, attend<12>, attend<13>, attend<14>};
+    attend_with<1>,  attend_with<2>,  attend_with<3>,  attend_with<4>,  attend_with<5>,
+    attend_with<6>,  attend_with<7>,  attend_with<8>,  attend_with<9>,  attend_with<10>,
+    attend_with<11>, attend_with<12>, attend_with<13>, attend_with<14>};
 
-FACE int64_t millrace_attend_can(int64_t dim, int64_t group, int64_t block_size) {
-  return dim % PANEL == 0 && group <= MAX_GROUP && block_size % PANEL == 0;
+FACE int64_t millrace_attend_can(int64_t dim, int64_t block_size) {
+  return dim % PANEL == 0 && block_size % PANEL == 0;
 }
 
 static int64_t scratch_length(int64_t max_length) { return (max_length + PANEL - 1) / PANEL * PANEL; }
@@ -143,31 +189,37 @@ FACE int64_t millrace_attend_scratch(int64_t group, int64_t max_length) {
   return omp_get_max_threads() * scratch_bytes(group, scratch_length(max_length));
 }
 
-// queries: a token's lie `query_stride` apart, in each num_heads heads; k, v: a layer's cache; token
-// t is at position positions[t] of the row whose blocks are tables[rows[t]] [table_stride], and
-// attends to what is up to there, at most `window` tokens (0: all); out [num_tokens, num_heads,
-// dim]. Unseen numbers of a row's blocks must be finite.
+// queries: a token's lie `query_stride` apart; out [tokens, heads, dim]. Unseen numbers of a row's
+// blocks must be finite.
+void attend(const Team& team, const Units& units, const bf16* queries, int64_t query_stride,
+            const Cache& keys, const Cache& values, float scale, char* scratch, bf16* out) {
+  if (units.first == units.end) return;
+  const Heads& heads = units.heads;
+  const int64_t group = heads.group();
+  const int64_t length = scratch_length(units.tokens.table_stride * keys.block_size);
+  char* own = scratch + team.me * scratch_bytes(group, length);
+  Asked asked(units, keys, values);
+  for (int64_t unit = units.first; unit < units.end; ++unit) {
+    const Seen seen = asked.see(unit);
+    for (int64_t g = 0; g < group; g += MAX_ROWS) {
+      asked.is_resting = g > 0;
+      const int64_t count = group - g < MAX_ROWS ? group - g : MAX_ROWS;
+      const Scratch room = {(float*)own, (bf16*)(own + count * length * sizeof(float)), length};
+      const int64_t token = units.token(unit), first = seen.head * group + g;
+      attend_heads[count - 1](queries + token * query_stride + first * heads.dim, seen, asked, scale,
+                              room, out + (token * heads.num + first) * heads.dim);
+    }
+  }
+}
+
 FACE void millrace_attend(const bf16* queries, int64_t query_stride, int64_t num_tokens,
                           int64_t num_heads, int64_t num_kv_heads, int64_t dim, bf16* k, bf16* v,
                           int64_t num_blocks, int64_t block_size, const int64_t* tables,
                           int64_t table_stride, const int64_t* rows, const int64_t* positions,
                           int64_t window, float scale, char* scratch, bf16* out) {
-  const int64_t group = num_heads / num_kv_heads, length = scratch_length(table_stride * block_size);
-  const int64_t own_bytes = scratch_bytes(group, length);
+  const Tokens tokens = {num_tokens, positions, nullptr, rows, tables, table_stride};
   const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
-#pragma omp parallel for schedule(dynamic) collapse(2)
-  for (int64_t token = 0; token < num_tokens; ++token)
-    for (int64_t head = 0; head < num_kv_heads; ++head) {
-      char* own = scratch + omp_get_thread_num() * own_bytes;
-      const int64_t end = positions[token] + 1;
-      const int64_t begin = window > 0 && end > window ? end - window : 0;
-      const Seen seen = {keys, values, head, tables + rows[token] * table_stride, begin, end};
-      for (int64_t g = 0; g < group; g += MAX_ROWS) {
-        const int64_t count = group - g < MAX_ROWS ? group - g : MAX_ROWS;
-        const Scratch room = {(float*)own, (bf16*)(own + count * length * sizeof(float)), length};
-        const int64_t first = head * group + g;
-        attend_heads[count - 1](queries + token * query_stride + first * dim, seen, scale, room,
-                                out + (token * num_heads + first) * dim);
-      }
-    }
+#pragma omp parallel
+  attend(team(), {team(), tokens, {num_heads, num_kv_heads, dim}, window}, queries, query_stride,
+         keys, values, scale, scratch, out);
 }

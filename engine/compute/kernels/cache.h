@@ -26,17 +26,26 @@ INLINE const char* values_of(const bf16* block, int64_t token, int64_t number,
   return (const char*)(block + number * block_size + token * PANEL);
 }
 
+// Where a token's key and value begin.
+INLINE bf16* key_at(const Cache& cache, int64_t head, int64_t slot) {
+  const int64_t token = slot % cache.block_size, at = token % PANEL;
+  return cache.block_of(head, slot) + (token - at) * cache.dim + 2 * at;
+}
+
+INLINE bf16* value_at(const Cache& cache, int64_t head, int64_t slot) {
+  const int64_t token = slot % cache.block_size;
+  return cache.block_of(head, slot) + token / 2 * 2 * PANEL + token % 2;
+}
+
 // key [dim]
 INLINE void put_key(const Cache& cache, int64_t head, int64_t slot, const bf16* key) {
-  const int64_t token = slot % cache.block_size, at = token % PANEL;
-  bf16* panel = cache.block_of(head, slot) + (token - at) * cache.dim + 2 * at;
+  bf16* panel = key_at(cache, head, slot);
   for (int64_t i = 0; i < cache.dim; i += 2) memcpy(panel + i * PANEL, key + i, 2 * sizeof(bf16));
 }
 
 // value [dim]: one of each pair of numbers
 INLINE void put_value(const Cache& cache, int64_t head, int64_t slot, const bf16* value) {
-  const int64_t token = slot % cache.block_size, is_second = token % 2;
-  bf16* pairs = cache.block_of(head, slot) + token / 2 * 2 * PANEL;
+  bf16* pairs = value_at(cache, head, slot);
   for (int64_t i = 0; i < cache.dim; i += PANEL, pairs += PANEL * cache.block_size)
-    for (int64_t c = 0; c < PANEL; ++c) pairs[2 * c + is_second] = value[i + c];
+    for (int64_t c = 0; c < PANEL; ++c) pairs[2 * c] = value[i + c];
 }

@@ -1,6 +1,6 @@
 // The best of each row of logits, and its logprob.
 
-#include "faces.h"
+#include "common.h"
 #include "panel.h"
 
 // Where the first number of a row is that equals `value`, or -1.

@@ -29,7 +29,7 @@ class Library:
         self.rms_norm = self._function("rms_norm", None, "piipffp")
         self.rope_write = self._function("rope_write", None, "piiiippfppppppii")
         self.write = self._function("write", None, "ppiiipppii")
-        self.attend_can = self._function("attend_can", c_int64, "iii")
+        self.attend_can = self._function("attend_can", c_int64, "ii")
         self.attend_scratch = self._function("attend_scratch", c_int64, "ii")
         self.attend = self._function("attend", None, "piiiiippiipippifpp")
         self.mask = self._function("mask", None, "pippp")
@@ -131,12 +131,12 @@ class StepStruct(ctypes.Structure):
 
     _fields_ = (
         ("num_tokens", c_int64),
-        ("x", c_void_p),
         ("positions", c_void_p),
         ("slots", c_void_p),
         ("rows", c_void_p),
         ("tables", c_void_p),
         ("table_stride", c_int64),
+        ("x", c_void_p),
         ("cosine", c_void_p),
         ("sine", c_void_p),
         ("y", c_void_p),

@@ -4,31 +4,35 @@
 #include "product.h"
 
 struct Bf16Product {
+  const Linear& w;
   const bf16* x;
-  int64_t k;
-  const char* packed;
-  const bf16* bias;  // or null
-  int64_t n;
-
-  int64_t panel_bytes() const { return PANEL * k * 2; }
 
   template <int ROWS, int EPILOGUE>
   void multiply(const Tile& tile, const Out& out) const {
-    const bf16* rows = x + tile.row * k;
+    const bf16* rows = x + tile.row * w.k;
     __m512 low[ROWS], high[ROWS];
     __m512 bias0 = _mm512_setzero_ps(), bias1 = bias0;
-    if (bias != nullptr) {
-      bias0 = load(bias + tile.column, tail(n - tile.column));
-      bias1 = load(bias + tile.column + 16, tail(n - tile.column - 16));
+    if (w.bias != nullptr) {
+      bias0 = load(w.bias + tile.column, tail(w.n - tile.column));
+      bias1 = load(w.bias + tile.column + 16, tail(w.n - tile.column - 16));
     }
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) low[r] = bias0, high[r] = bias1;
-    add_products<ROWS>(rows, k, tile.weights, k / 2, tile.later, tile.stride, low, high);
+    const int64_t bytes = w.panel_bytes(), turn = tile.later.turn < bytes ? tile.later.turn : bytes;
+    for (int64_t byte = 0, stop = turn; byte < bytes; byte = stop, stop = bytes)
+      add_products<ROWS>(rows + 2 * byte / LINES, w.k, tile.weights + byte, (stop - byte) / LINES,
+                         tile.later.at(byte), tile.later.stride, low, high);
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r)
       finish<EPILOGUE>(out, tile.row + r, tile.column, low[r], high[r]);
   }
 };
+
+void multiply(const Team& team, const bf16* x, int64_t m, const Linear& w, void* y, float* tops,
+              Epilogue epilogue, char* room, const Linear* next) {
+  if (w.scales != nullptr) return multiply_int8(team, x, m, w, y, tops, epilogue, room, next);
+  multiply_to(team, Bf16Product{w, x}, m, y, tops, epilogue, next);
+}
 
 // weight [n, k] to `packed`, whose last panel keeps what is behind row n: zero it before.
 FACE void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed) {
@@ -39,10 +43,8 @@ FACE void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed) 
   }
 }
 
-// x [m, k]
 FACE void millrace_linear(const bf16* x, int64_t m, int64_t k, const bf16* packed,
                           const bf16* bias, int64_t n, void* y, float* tops,
                           int64_t epilogue) {
-  const Bf16Product product = {x, k, (const char*)packed, bias, n};
-  multiply_to(product, m, y, tops, epilogue);
+  multiply_alone(x, m, {packed, nullptr, bias, n, k}, y, tops, (Epilogue)epilogue, nullptr);
 }

@@ -63,30 +63,24 @@ __attribute__((noinline)) static void add_group(const Rows& rows, int64_t k, int
 }
 
 struct Int8Product {
+  const Linear& w;
   Rows rows;
-  int64_t k;
-  const char* packed;
-  const float* scales;
-  const bf16* bias;  // or null
-  int64_t n;
-
-  int64_t panel_bytes() const { return PANEL * k; }
 
   template <int ROWS, int EPILOGUE>
   void multiply(const Tile& tile, const Out& out) const {
     alignas(64) float sums[ROWS][PANEL] = {};
-    for (int64_t g = 0; g < num_groups(k); ++g) {
-      const int64_t step = g * GROUP / 4;
-      add_group<ROWS>(rows, k, tile.row, g, tile.weights + step * LINES,
-                      tile.later + step * tile.stride, tile.stride, sums);
+    for (int64_t g = 0; g < num_groups(w.k); ++g) {
+      const int64_t byte = g * GROUP * PANEL;
+      add_group<ROWS>(rows, w.k, tile.row, g, tile.weights + byte, tile.later.at(byte),
+                      tile.later.stride, sums);
     }
-    const int64_t c = tile.column;
+    const int64_t n = w.n, c = tile.column;
     const __mmask16 m0 = tail(n - c), m1 = tail(n - c - 16);
     const __m512 zero = _mm512_setzero_ps();
-    const __m512 bias0 = bias == nullptr ? zero : load(bias + c, m0);
-    const __m512 bias1 = bias == nullptr ? zero : load(bias + c + 16, m1);
-    const __m512 scale0 = _mm512_maskz_loadu_ps(m0, scales + c);
-    const __m512 scale1 = _mm512_maskz_loadu_ps(m1, scales + c + 16);
+    const __m512 bias0 = w.bias == nullptr ? zero : load(w.bias + c, m0);
+    const __m512 bias1 = w.bias == nullptr ? zero : load(w.bias + c + 16, m1);
+    const __m512 scale0 = _mm512_maskz_loadu_ps(m0, w.scales + c);
+    const __m512 scale1 = _mm512_maskz_loadu_ps(m1, w.scales + c + 16);
     for (int r = 0; r < ROWS; ++r)
       finish<EPILOGUE>(out, tile.row + r, c,
                        _mm512_fmadd_ps(_mm512_load_ps(sums[r]), scale0, bias0),
@@ -121,15 +115,22 @@ INLINE void quantise_group(const bf16* x, int64_t count, int8_t* values, float* 
   *sum = -128 * _mm512_reduce_add_epi32(total);
 }
 
-static void quantise(const bf16* x, int64_t m, int64_t k, const Rows& rows) {
+static void quantise(const Team& team, const bf16* x, int64_t m, int64_t k, const Rows& rows) {
   const int64_t groups = num_groups(k);
-#pragma omp parallel for schedule(static) if (m >= 16)
-  for (int64_t row = 0; row < m; ++row)
-    for (int64_t g = 0; g < groups; ++g) {
-      const int64_t first = row * k + g * GROUP, at = row * groups + g;
-      const int64_t count = k - g * GROUP < GROUP ? k - g * GROUP : GROUP;
-      quantise_group(x + first, count, rows.values + first, rows.scales + at, rows.sums + at);
-    }
+  for (int64_t at = team.begin(m * groups); at < team.end(m * groups); ++at) {
+    const int64_t g = at % groups, first = at / groups * k + g * GROUP;
+    const int64_t count = k - g * GROUP < GROUP ? k - g * GROUP : GROUP;
+    quantise_group(x + first, count, rows.values + first, rows.scales + at, rows.sums + at);
+  }
+}
+
+// x is quantised in `room`.
+void multiply_int8(const Team& team, const bf16* x, int64_t m, const Linear& w, void* y, float* tops,
+                   Epilogue epilogue, char* room, const Linear* next) {
+  const Rows rows(room, m, w.k);
+  quantise(team, x, m, w.k, rows);
+  team.wait();
+  multiply_to(team, Int8Product{w, rows}, m, y, tops, epilogue, next);
 }
 
 // weight [n, k], k a multiple of four, to `packed` and `scales` [n].
@@ -158,12 +159,8 @@ FACE void millrace_pack_int8(const bf16* weight, int64_t n, int64_t k, uint8_t* 
 // Bytes of `room` for a quantised x.
 FACE int64_t millrace_int8_room(int64_t m, int64_t k) { return m * (k + 8 * num_groups(k)); }
 
-// x [m, k], quantised in `room`
 FACE void millrace_linear_int8(const bf16* x, int64_t m, int64_t k, const uint8_t* packed,
                                const float* scales, const bf16* bias, int64_t n, void* y, float* tops,
                                int64_t epilogue, char* room) {
-  const Rows rows(room, m, k);
-  quantise(x, m, k, rows);
-  const Int8Product product = {rows, k, (const char*)packed, scales, bias, n};
-  multiply_to(product, m, y, tops, epilogue);
+  multiply_alone(x, m, {packed, scales, bias, n, k}, y, tops, (Epilogue)epilogue, room);
 }

@@ -1,6 +1,6 @@
 // A row of logits without what may not come.
 
-#include "faces.h"
+#include "common.h"
 #include "panel.h"
 
 // Copies `row` [n] to `out`, which may be the row itself; -inf where `mask` [panels], a bit for each

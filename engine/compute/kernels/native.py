@@ -37,7 +37,7 @@ from engine.compute.kernels.table import (
 from engine.compute.logits import Logits
 from engine.errors import EngineError
 
-_VERSION = 6
+_VERSION = 7
 _PANEL = 32
 LOGITS = 4
 """The epilogue that is no Epilogue, since it writes two tensors."""
@@ -195,8 +195,9 @@ class Native:
         """Tell whether `attend` knows this number of heads over this cache."""
         if k.dtype is not _BFLOAT16 or k.device.type != "cpu" or k.shape != v.shape:
             return False
-        group, rest = divmod(num_heads, k.shape[0])
-        return not rest and bool(self._library.attend_can(k.shape[3], group, k.shape[2]))
+        if num_heads % k.shape[0]:
+            return False
+        return bool(self._library.attend_can(k.shape[3], k.shape[2]))
 
     def attend(
         self,

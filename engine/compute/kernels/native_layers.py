@@ -87,12 +87,12 @@ class NativeLayers:
         group = heads.num_heads // heads.num_kv_heads
         step = StepStruct(
             num_tokens,
-            x.data_ptr(),
             paged.positions.data_ptr(),
             paged.slots.data_ptr(),
             paged.rows.data_ptr(),
             paged.tables.data_ptr(),
             paged.tables.shape[1],
+            x.data_ptr(),
             turns.cosine.data_ptr(),
             turns.sine.data_ptr(),
             *self._results(num_tokens),

@@ -1,22 +1,35 @@
 // What products x W^T share: their division into panels and tiles, and what becomes of the sums.
 //
-// W [n, k] is packed as panels, each read from its beginning to its end. A tile is up to 14 rows of x, whose sums stay in registers. Several tiles share the reading of the next panel
-// from memory, so that it never rests.
+// W [n, k] is packed as panels, each read from its beginning to its end; each thread has its own. A
+// tile is up to 14 rows of x, whose sums stay in registers. Memory never rests: tiles ask for what is
+// read after their panel, each for a part of it, and the last ones for what the next product begins
+// with.
 
 #pragma once
 
-#include "faces.h"
+#include "kernels.h"
 #include "panel.h"
 
 static const int64_t ROW_BLOCK = 18 * 14;  // rows whose numbers stay in the second-level cache
 static const int64_t AHEAD = 8192;         // bytes that a tile of its own asks for in advance
 static const int64_t SMALL = 1 << 18;      // products that are done before threads have woken
 
+// What is asked for while a panel is read: from `first` on, `stride` bytes for each step along the
+// panel; behind its byte `turn` from `then` on.
+struct Later {
+  const char* first;
+  int64_t stride, turn;
+  const char* then;
+
+  const char* at(int64_t byte) const {
+    return byte < turn ? first + byte / LINES * stride : then + (byte - turn) / LINES * stride;
+  }
+};
+
 struct Tile {
   int64_t column, row;
   const char* weights;
-  const char* later;  // what is asked for meanwhile
-  int64_t stride;     // of it in each step along k
+  Later later;
 };
 
 // Where a product goes: y [m, n] of bf16, or of float, or [m, n/2] where gate and factor are
@@ -70,7 +83,7 @@ INLINE void finish(const Out& out, int64_t r, int64_t column, __m512 low, __m512
   }
 }
 
-// A Product has n, packed, panel_bytes() and multiply<ROWS, EPILOGUE>(tile, out).
+// A Product has its Linear, w, and multiply<ROWS, EPILOGUE>(tile, out).
 
 template <class Product, int ROWS, int EPILOGUE>
 static void multiply(const Product& product, const Tile& tile, const Out& out) {
@@ -91,36 +104,60 @@ static void multiply_rows(const Product& p, int64_t num_rows, const Tile& tile, 
   by_rows[num_rows - 1](p, tile, out);
 }
 
+// `left`: bytes of this thread's own panels from this one on; `behind`: what it reads after them.
+INLINE Later later_of(const char* weights, int64_t bytes, int64_t left, const char* behind,
+                      int64_t tile, int64_t num_tiles) {
+  if (num_tiles == 1) {
+    const int64_t rest = left - AHEAD;
+    return {weights + AHEAD, LINES, rest > 0 ? rest : 0, behind - (rest < 0 ? rest : 0)};
+  }
+  const char* panel = left > bytes ? weights + bytes : behind;
+  return {panel + bytes * tile / num_tiles, LINES / num_tiles, bytes, nullptr};
+}
+
 template <class Product, int EPILOGUE>
-static void multiply_panels(const Product& product, int64_t m, const Out& out) {
-  const int64_t num_panels = (product.n + PANEL - 1) / PANEL, bytes = product.panel_bytes();
-  for (int64_t begin = 0; begin < m; begin += ROW_BLOCK) {
-    const int64_t rows = m - begin < ROW_BLOCK ? m - begin : ROW_BLOCK;
+static void multiply_panels(const Team& team, const Product& product, int64_t m, const Out& out,
+                            const Linear* next) {
+  const Linear& w = product.w;
+  const int64_t begin = team.begin(w.num_panels()), end = team.end(w.num_panels());
+  const int64_t bytes = w.panel_bytes();
+  for (int64_t block = 0; block < m; block += ROW_BLOCK) {
+    const int64_t rows = m - block < ROW_BLOCK ? m - block : ROW_BLOCK;
     const int64_t num_tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
-#pragma omp parallel for schedule(static) if (rows * num_panels * bytes > SMALL)
-    for (int64_t p = 0; p < num_panels; ++p) {
-      const char* weights = product.packed + p * bytes;
+    const bool is_last = block + rows == m && next != nullptr;
+    const char* behind = is_last ? next->panel(team.begin(next->num_panels())) : w.panel(begin);
+    for (int64_t p = begin; p < end; ++p) {
+      const char* weights = w.panel(p);
       for (int64_t t = 0; t < num_tiles; ++t) {  // of nearly equal size
-        const int64_t first = rows * t / num_tiles, end = rows * (t + 1) / num_tiles;
-        const int64_t later = num_tiles == 1 ? AHEAD : bytes + bytes * t / num_tiles;
-        const Tile tile = {p * PANEL, begin + first, weights, weights + later, LINES / num_tiles};
-        multiply_rows<Product, EPILOGUE>(product, end - first, tile, out);
+        const int64_t first = rows * t / num_tiles, count = rows * (t + 1) / num_tiles - first;
+        // made in place: to copy it would wait until all that is on its way to memory is there
+        const Tile tile = {p * PANEL, block + first, weights,
+                           later_of(weights, bytes, (end - p) * bytes, behind, t, num_tiles)};
+        multiply_rows<Product, EPILOGUE>(product, count, tile, out);
       }
     }
   }
 }
 
 template <class Product>
-static void multiply_to(const Product& product, int64_t m, void* y, float* tops,
-                        int64_t epilogue) {
-  const int64_t n = product.n;
+static void multiply_to(const Team& team, const Product& product, int64_t m, void* y, float* tops,
+                        Epilogue epilogue, const Linear* next) {
+  const int64_t n = product.w.n;
   char* to = (char*)y;
+  const Out halves = {to, n * 2, tops, n}, floats = {to, n * 4, tops, n}, gated = {to, n, tops, n};
   switch (epilogue) {
-    case STORE: return multiply_panels<Product, STORE>(product, m, Out{to, n * 2, tops, n});
-    case ADD: return multiply_panels<Product, ADD>(product, m, Out{to, n * 2, tops, n});
-    case SILU_MUL: return multiply_panels<Product, SILU_MUL>(product, m, Out{to, n, tops, n});
-    case GELU_MUL: return multiply_panels<Product, GELU_MUL>(product, m, Out{to, n, tops, n});
-    case LOGITS: return multiply_panels<Product, LOGITS>(product, m, Out{to, n * 4, tops, n});
-    case FLOATS: return multiply_panels<Product, FLOATS>(product, m, Out{to, n * 4, tops, n});
+    case STORE: return multiply_panels<Product, STORE>(team, product, m, halves, next);
+    case ADD: return multiply_panels<Product, ADD>(team, product, m, halves, next);
+    case SILU_MUL: return multiply_panels<Product, SILU_MUL>(team, product, m, gated, next);
+    case GELU_MUL: return multiply_panels<Product, GELU_MUL>(team, product, m, gated, next);
+    case LOGITS: return multiply_panels<Product, LOGITS>(team, product, m, floats, next);
+    case FLOATS: return multiply_panels<Product, FLOATS>(team, product, m, floats, next);
   }
+}
+
+// A product by itself, as Python calls it.
+INLINE void multiply_alone(const bf16* x, int64_t m, const Linear& w, void* y, float* tops,
+                           Epilogue epilogue, char* room) {
+#pragma omp parallel if (m * w.num_panels() * w.panel_bytes() > SMALL)
+  multiply(team(), x, m, w, y, tops, epilogue, room, nullptr);
 }

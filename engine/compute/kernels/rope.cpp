@@ -1,7 +1,6 @@
 // Turns queries and keys by their positions, and puts keys and values into the paged cache.
 
-#include "cache.h"
-#include "faces.h"
+#include "kernels.h"
 #include "norm.h"
 
 // One head of `dim` numbers, whose halves are the two coordinates (Su et al., as in Llama).
@@ -16,31 +15,48 @@ INLINE void turn(bf16* head, int64_t half, const float* cosine, const float* sin
   }
 }
 
-// qkv [t, (num_heads + 2 num_kv_heads) dim], changed in place; q_norm, k_norm [dim] or null: each
-// head is normalised before it is turned (as in Qwen 3); positions [t]; cosine, sine [any position,
-// dim], of which the first halves are read; slots [t]; k, v: a layer's cache.
+// A key goes to a line for each pair of its numbers: all are asked for while the heads are turned.
+INLINE void ask_for_slot(const Cache& keys, const Cache& values, int64_t head, int64_t slot) {
+  for (int64_t i = 0; i < keys.dim; i += 2)
+    __builtin_prefetch(key_at(keys, head, slot) + i * PANEL, 1);
+  for (int64_t i = 0; i < values.dim; i += PANEL)
+    __builtin_prefetch(value_at(values, head, slot) + i * values.block_size, 1);
+}
+
+// qkv [tokens, heads' width], changed in place; q_norm, k_norm [dim] or null: each head is
+// normalised before it is turned (as in Qwen 3); cosine, sine [any position, dim], of which the first
+// halves are read.
+void rope_write(const Units& units, bf16* qkv, const bf16* q_norm, const bf16* k_norm, float epsilon,
+                const float* cosine, const float* sine, const Cache& keys, const Cache& values) {
+  const Heads& heads = units.heads;
+  const int64_t dim = heads.dim;
+  for (int64_t unit = units.first; unit < units.end; ++unit) {
+    const int64_t token = units.token(unit), head = units.head(unit);
+    const int64_t slot = units.tokens.slots[token], at = units.tokens.positions[token] * dim;
+    ask_for_slot(keys, values, head, slot);
+    bf16 *row = qkv + token * heads.width(), *key = row + (heads.num + head) * dim;
+    for (int64_t h = 0; h <= heads.group(); ++h) {  // its queries, then its key
+      const bool is_key = h == heads.group();
+      bf16* own = is_key ? key : row + (head * heads.group() + h) * dim;
+      const bf16* norm = is_key ? k_norm : q_norm;
+      if (norm != nullptr) normalise(own, dim, norm, 0, epsilon, own);
+      turn(own, dim / 2, cosine + at, sine + at);
+    }
+    put_key(keys, head, slot, key);
+    put_value(values, head, slot, key + heads.num_kv * dim);
+  }
+}
+
 FACE void millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t num_kv_heads,
                               int64_t dim, const bf16* q_norm, const bf16* k_norm, float epsilon,
                               const int64_t* positions, const float* cosine, const float* sine,
                               const int64_t* slots, bf16* k, bf16* v, int64_t num_blocks,
                               int64_t block_size) {
-  const int64_t width = (num_heads + 2 * num_kv_heads) * dim;
+  const Tokens tokens = {t, positions, slots, nullptr, nullptr, 0};
   const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
-#pragma omp parallel for schedule(static) if (t >= 16)
-  for (int64_t row = 0; row < t; ++row) {
-    bf16* heads = qkv + row * width;
-    const int64_t at = positions[row] * dim;
-    for (int64_t h = 0; h < num_heads + num_kv_heads; ++h) {
-      bf16* head = heads + h * dim;
-      const bf16* norm = h < num_heads ? q_norm : k_norm;
-      if (norm != nullptr) normalise(head, dim, norm, 0, epsilon, head);
-      turn(head, dim / 2, cosine + at, sine + at);
-    }
-    for (int64_t h = 0; h < num_kv_heads; ++h) {
-      put_key(keys, h, slots[row], heads + (num_heads + h) * dim);
-      put_value(values, h, slots[row], heads + (num_heads + num_kv_heads + h) * dim);
-    }
-  }
+#pragma omp parallel if (t >= FEW)
+  rope_write({team(), tokens, {num_heads, num_kv_heads, dim}, 0}, qkv, q_norm, k_norm, epsilon,
+             cosine, sine, keys, values);
 }
 
 // new_k, new_v [num_kv_heads, t, dim]; slots [t]; k, v: a layer's cache.

@@ -15,7 +15,7 @@ LANES = 16
 
 
 class Epilogue(IntEnum):
-    """What becomes of a product; the numbers are those of faces.h."""
+    """What becomes of a product; the numbers are those of kernels.h."""
 
     STORE = 0
     ADD = 1
