@@ -34,7 +34,7 @@ class AdmissionQueue:
     def push(self, sequence: Sequence, num_free_rows: int) -> None:
         """Let a new sequence in, or raise Overloaded.
 
-        `num_free_rows` may start at the next step, so so many do not count as waiting.
+        `num_free_rows` may start at the next step: so many more than may wait are let in.
         """
         if len(self._line) >= self.max_waiting + num_free_rows:
             raise Overloaded(

@@ -32,19 +32,25 @@ class Chats:
         self._turn = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start it, unless it runs; it may take a second until it is ready."""
+        """Start it, unless it runs; it may take a second until it is ready.
+
+        Raises GenerationFailed where there is no room for another process.
+        """
         if self._process is not None and self._process.returncode is not None:
             await self.close()  # who it has started may still read what it was told
         if self._process is None:
             # of a session of its own: Ctrl-C is for the server alone, and it ends with its children
-            self._process = await asyncio.create_subprocess_exec(
-                *child.command("engine.chat_process"),
-                stdin=PIPE,
-                stdout=PIPE,
-                env=child.environment(),
-                start_new_session=True,
-                limit=MAX_RENDER_BYTES,  # of a line, which a child cannot reach
-            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *child.command("engine.chat_process"),
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    env=child.environment(),
+                    start_new_session=True,
+                    limit=MAX_RENDER_BYTES,  # of a line, which a child cannot reach
+                )
+            except OSError as error:
+                raise GenerationFailed(f"chats cannot be rendered just now ({error})") from error
             self._num_due = 0
             self._write(self._process, template_line(self._template))
 

@@ -4,9 +4,15 @@ Both are frozen and checked once. Knows no flags and no environment: the command
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from engine.errors import LoadError
+
+_CHOICES = {
+    "dtype": ("auto", "bfloat16", "float16", "float32"),
+    "device": ("auto", "cpu", "cuda"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class EngineConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise LoadError(f"{field} must be at least 1. Given: {value}")
-        self._check_quantize()
+        self._check_choices()
         self._check_adapters()
         for field in ("max_waiting", "max_drafts"):
             value = getattr(self, field)
@@ -127,7 +133,16 @@ class EngineConfig:
             if names.count(name) > 1:
                 raise LoadError(f"lora_adapters names {name} more than once")
 
-    def _check_quantize(self) -> None:
+    def _check_choices(self) -> None:
+        for field, choices in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in choices:
+                raise LoadError(f"{field} must be one of {', '.join(choices)}. Given: {value}")
+        if not 0.0 < self.watermark_gamma < 1.0:
+            given = self.watermark_gamma
+            raise LoadError(f"watermark_gamma must be above 0 and below 1. Given: {given}")
+        if not isfinite(self.watermark_delta):
+            raise LoadError(f"watermark_delta must be finite. Given: {self.watermark_delta}")
         if self.quantize not in (None, "int8"):
             raise LoadError(f"quantize must be int8. Given: {self.quantize}")
         if self.quantize is not None and not self.has_kernels:

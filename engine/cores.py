@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from engine.control_groups import control_groups
+
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Count the cores that are left to this process; at least one.
@@ -19,20 +21,10 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 def _quotas(root: Path) -> list[float]:
     """Read the quotas of our control group and of those around it, in cores."""
-    top = root / "sys/fs/cgroup"
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    quotas = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        own = Path(path.lstrip("/"))
-        for place in (own, *own.parents):
-            if not controllers:
-                quotas.append(_quota_v2(top / place))
-            elif "cpu" in controllers.split(","):
-                quotas.append(_quota_v1(top / controllers / place))
+    quotas = [
+        _quota_v2(group.folder) if group.is_v2 else _quota_v1(group.folder)
+        for group in control_groups("cpu", root)
+    ]
     return [quota for quota in quotas if quota is not None]
 
 

@@ -101,11 +101,11 @@ class Engine:
         self._loop_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._loop_task = asyncio.create_task(self._run(), name="step loop")
-        if self._grammars is not None:
-            self._grammarians.submit(self._grammars.start)
         if self._is_chat_expected and self.tokenizer.has_chat_template:
             await self._chats.start()
+        if self._grammars is not None:
+            self._grammarians.submit(self._grammars.start)
+        self._loop_task = asyncio.create_task(self._run(), name="step loop")
         return self
 
     async def __aexit__(
@@ -146,13 +146,15 @@ class Engine:
     ) -> int:
         """Generate from these ids into the stream, under this index; return the sequence's id.
 
-        Raises PromptTooLong when it can never fit, InvalidParameter for an adapter that is not
-        loaded, Overloaded when there is no room now, EngineStopped while draining. Whoever reads
-        the stream closes it.
+        Raises PromptTooLong when it can never fit, InvalidParameter for ids that the model does not
+        know and an adapter that is not loaded, Overloaded when there is no room now, EngineStopped
+        while draining. Whoever reads the stream closes it.
         """
         if self._is_draining or not self._is_alive:
             raise EngineStopped("the engine takes no more sequences")
         self._check_fit(prompt_ids, params)
+        self._check_ids("inputs", max(prompt_ids))
+        self._check_ids("logit_bias", max((id_ for id_, _ in params.logit_bias), default=0))
         if params.adapter is not None and params.adapter not in self.info.adapters:
             message = f"`adapter` must be one that was loaded. Given: {params.adapter}"
             raise InvalidParameter("adapter", message)
@@ -321,7 +323,9 @@ class Engine:
         """Await the one thing that computes; a step that raises fails its own rows only."""
         try:
             output = await computing
-        except Exception as error:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of Rust's is no Exception
             self._last_step_at = self._clock()
             logger.exception("step %d of %d rows failed", batch.step, len(batch.work))
             self._num_failed_steps += 1
@@ -388,6 +392,13 @@ class Engine:
                 f"Given: {len(prompt_ids)} `inputs` tokens and "
                 f"{params.max_new_tokens} `max_new_tokens`"
             )
+
+    def _check_ids(self, field: str, highest: int) -> None:
+        """Refuse an id without an embedding, such as a tokenizer may have more than the model."""
+        num_ids = self.info.vocab_size
+        if highest >= num_ids:
+            rule = f"must hold token ids < {num_ids}, which the model knows"
+            raise InvalidParameter(field, f"`{field}` {rule}. Given: {highest}")
 
     def _close_grammars(self) -> None:
         self._grammarians.shutdown(cancel_futures=True)

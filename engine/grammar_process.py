@@ -26,13 +26,12 @@ from engine.matchers import MAX_COMPILE_BYTES, MAX_COMPILE_S, Matchers, Vocabula
 
 _MAX_CPU_S = 2
 _MAX_STEP_MS = 5
-"""Of processor time, at random: it is taken from all who share the model."""
+"""Of processor time, for the mask of a step: it is taken from all who share the model."""
 _NUM_FIRST_STEPS = 4
-"""They warm what later ones use."""
+"""Nobody is judged by these alone: they warm what later ones use."""
 _NUM_STEPS = 24
 _NICENESS = 5
 """Steps of the model come first."""
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def _compile(matchers: Matchers, grammar: Grammar, writing: int) -> None:
     try:
         _walk(matchers.compile(grammar))
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        answer = {"num_bytes": (after - before) * _MAXRSS_UNIT}
+        answer = {"num_bytes": (after - before) * 1024}
     except InvalidGrammar as error:
         answer = {"refusal": str(error)}
     except BaseException as error:  # a panic of Rust's is no Exception

@@ -79,12 +79,15 @@ class _Helper:
         """Start it, unless it runs, and wait until it is ready; raises GenerationFailed."""
         if self._process is not None:
             return
-        self._process = subprocess.Popen(
-            child.command("engine.grammar_process"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=child.environment(),
-        )
+        try:
+            self._process = subprocess.Popen(
+                child.command("engine.grammar_process"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=child.environment(),
+            )
+        except OSError as error:
+            raise GenerationFailed(f"grammars cannot be tried just now ({error})") from error
         self._exchange(asdict(self._vocabulary), _MAX_START_S)
 
     def ask(self, grammar: Grammar) -> dict[str, Any]:

@@ -64,6 +64,8 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
     cache = KVCache(model.shapes, limits.num_blocks, limits.block_size, model.dtype, model.device)
     model.attention.attach(cache)
     eos_token_ids = model.eos_token_ids or _ids(tokenizer.eos_token_id)
+    # some name tokens that the model has no logits for, which never come
+    eos_token_ids = tuple(token_id for token_id in eos_token_ids if token_id < model.vocab_size)
     sampler = Sampler(
         model.vocab_size,
         eos_token_ids,
@@ -80,7 +82,7 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
     runner = ModelRunner(model, cache, sampler, rows, tokens, num_threads, matchers)
     keep_freed_memory()
     pace = _make_pace(config, limits, model.device.type)
-    _warm_up(runner, limits, pace)
+    _warm_up(runner, limits, pace, has_prompt_logprobs=config.is_prompt_logprobs_enabled)
     info = ModelInfo(
         model_id=config.model,
         revision=config.revision,
@@ -221,6 +223,10 @@ def _settle(config: EngineConfig, model: Model) -> Limits:
             f"cache take {_mib(free * config.memory_fraction)}"
         )
     max_total = min(wanted, num_blocks * size)
+    if max_total < 2:
+        raise LoadError(
+            f"max_total_tokens must be at least 2, one in and one out. Given: {max_total}"
+        )
     if config.max_total_tokens is not None and max_total < config.max_total_tokens:
         raise LoadError(
             f"max_total_tokens is {config.max_total_tokens}, but the KV cache holds only "
@@ -261,10 +267,11 @@ def _make_pace(config: EngineConfig, limits: Limits, device: str) -> Pace:
     return Pace(max_step_s, _MIN_PROMPT_TOKENS[device], limits.max_batch_tokens)
 
 
-def _warm_up(runner: ModelRunner, limits: Limits, pace: Pace) -> None:
+def _warm_up(runner: ModelRunner, limits: Limits, pace: Pace, *, has_prompt_logprobs: bool) -> None:
     """Run the largest step once, so that its memory is proven and its kernels are chosen.
 
-    It and a step that decodes, the second of two, are the first that the pace learns from.
+    Prompt logprobs, where they may be asked for, want logits of every token. This step and one that
+    decodes, the second of two, are the first that the pace learns from.
     """
     num_tokens = min(limits.max_batch_tokens, limits.max_input_tokens)
     num_decodes = min(2, limits.max_total_tokens - num_tokens)
@@ -278,7 +285,8 @@ def _warm_up(runner: ModelRunner, limits: Limits, pace: Pace) -> None:
         blocks=blocks,
         params=SamplingParams(max_new_tokens=1 + num_decodes),
     )
-    large = Batch(0, (), (join,), (RowWork(0, num_tokens, 1, True),))
+    num_logits = num_tokens if has_prompt_logprobs else 1
+    large = Batch(0, (), (join,), (RowWork(0, num_tokens, num_logits, True),))
     pace.add(_seconds(runner, large), 0, num_tokens)
     decode = Batch(0, (), (), (RowWork(0, 1, 1, True),))
     decode_s = [_seconds(runner, decode) for _ in range(num_decodes)]

@@ -5,9 +5,9 @@ only so long. Knows no clock (durations are passed in), no sequences and no torc
 """
 
 _SHARE = 0.75
-"""So much of a step without prompts is there for each sequence that enters, besides that step;"""
+"""Of the time of a step without prompts, by which each sequence that enters may lengthen it."""
 _MAX_ENTERING = 2
-"""more than these count as so many, however many wait."""
+"""However many enter, a step is not lengthened for more than so many."""
 _GRAIN = 8
 """Prompt tokens come in multiples, since libraries prepare a product for each number of rows."""
 _MAX_MIXED_STEPS = 32

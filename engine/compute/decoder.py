@@ -19,6 +19,7 @@ from engine.compute.decoder_adapters import layer_adapters
 from engine.compute.kernels.table import (
     AdapterTokens,
     DecoderLayers,
+    Ends,
     Heads,
     Kernels,
     Layer,
@@ -39,6 +40,7 @@ _MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 _HEAD_NORMS = ("q_norm", "k_norm")
 _NO_KERNEL = "kernels attend plainly, over heads and blocks of multiples of 32"
+_DIFFERS = "the library's modules run: %s is not as in a Llama"
 _FIRST_TURNS = 4096
 """Positions that are tabulated at load; more when they come."""
 _TOLERANCE = 0.03
@@ -59,15 +61,18 @@ class Decoder:
         self._kernels = kernels
         self._attention = attention
         self._max_position = max_position
-        self._embedding = body.embed_tokens.weight.detach()
         self._rotary = body.rotary_emb
         self._turns = self._turns_of(_FIRST_TURNS)
         self._layers: list[Layer] = []
         self._adapters: list[list[LayerAdapter]] = []
         self._joined: tuple[KVCache, DecoderLayers] | None = None
-        self._norm = body.norm.weight.detach()
-        self._head = pack_joined(kernels, module.lm_head)
-        self._room = _room_for_logits(0, self._head.n)
+        self._ends = Ends(
+            body.embed_tokens.weight.detach().contiguous(),
+            body.norm.weight.detach(),
+            pack_joined(kernels, module.lm_head),
+        )
+        self._room = _room_for_logits(0, self._ends.head.n)
+        self._logits = self._room
 
     def forward(
         self, token_ids: Tensor, logits_at: Tensor, adapted: Sequence[AdapterTokens] = ()
@@ -78,9 +83,9 @@ class Decoder:
         longest = min(paged.tables.shape[1] * self._attention.cache.block_size, self._max_position)
         if longest > len(self._turns.cosine):
             self._turns = self._turns_of(2 * longest)
-        x = nn.functional.embedding(token_ids, self._embedding)
-        self._joined_layers().add(x, paged, self._turns, adapted)
-        return self._logits_of(x if len(logits_at) == len(x) else x[logits_at])
+        logits = self._logits_for(len(logits_at))
+        self._joined_layers().forward(token_ids, logits_at, paged, self._turns, logits, adapted)
+        return logits
 
     def take(self, module: Any, trace: "Trace", *, is_int8: bool) -> str | None:
         """Pack the weights of layer after layer; a layer is gone before the next is packed.
@@ -88,7 +93,8 @@ class Decoder:
         Each is compared first: returns which part gives something else than it gave for the
         library, None if none does. The attention is planned for the trace's tokens.
         """
-        if not torch.equal(self._embedding[trace.token_ids], trace.entered[0]):
+        ends = self._ends
+        if not torch.equal(ends.embedding[trace.token_ids], trace.entered[0]):
             return "its embedding"
         layers = module.model.layers
         for place, layer in enumerate(layers):
@@ -97,11 +103,14 @@ class Decoder:
                 return f"layer {place}"
             self._layers.append(self._pack_layer(layer, place, is_int8=True) if is_int8 else packed)
             layers[place] = nn.Identity()
-        logits = self._logits_of(trace.entered[-1]).values
-        if not _is_near(logits, trace.logits, 0):
+        x, logits = trace.entered[-1], self._logits_for(len(trace.token_ids))
+        self._kernels.rms_norm(x, ends.norm, self._epsilon, x)
+        self._kernels.logits(x, ends.head, logits)
+        if not _is_near(logits.values, trace.logits, 0):
             return "its head"
         if is_int8:
-            self._head = pack_joined(self._kernels, module.lm_head, is_int8=True)
+            head = pack_joined(self._kernels, module.lm_head, is_int8=True)
+            self._ends = Ends(ends.embedding, ends.norm, head)
         module.lm_head = nn.Identity()
         return None
 
@@ -125,7 +134,13 @@ class Decoder:
         cache = self._attention.cache
         if self._joined is None or self._joined[0] is not cache:
             layers = self._kernels.decoder(
-                self._heads, self._epsilon, self._layers, cache.k, cache.v, self._adapters
+                self._heads,
+                self._epsilon,
+                self._layers,
+                cache.k,
+                cache.v,
+                self._adapters,
+                self._ends,
             )
             self._joined = (cache, layers)
         return self._joined[1]
@@ -136,15 +151,14 @@ class Decoder:
         cosine, sine = self._rotary(torch.empty(0), positions[None])
         return Turns(cosine[0].contiguous(), sine[0].contiguous())
 
-    def _logits_of(self, x: Tensor) -> Logits:
-        y = torch.empty_like(x)
-        self._kernels.rms_norm(x, self._norm, self._epsilon, y)
-        if len(self._room) < len(x):  # fresh memory of this size costs more than the product
-            self._room = _room_for_logits(len(x), self._head.n)
-        assert self._room.tops is not None
-        logits = Logits(self._room.values[: len(x)], self._room.tops[: len(x)])
-        self._kernels.logits(y, self._head, logits)
-        return logits
+    def _logits_for(self, num_rows: int) -> Logits:
+        """Give room for logits, the same again: fresh memory costs more than the product."""
+        if len(self._room) < num_rows:
+            self._room = _room_for_logits(num_rows, self._ends.head.n)
+        if len(self._logits) != num_rows:
+            assert self._room.tops is not None
+            self._logits = Logits(self._room.values[:num_rows], self._room.tops[:num_rows])
+        return self._logits
 
     def _pack_layer(self, layer: Any, place: int, *, is_int8: bool = False) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
@@ -202,6 +216,16 @@ def matches(module: Any) -> bool:
     return is_head and all(_is_layer(layer) for layer in module.model.layers)
 
 
+def may_take_over(module: Any, attention: PagedAttention) -> bool:
+    """Tell whether the sizes of a module that `matches` are such as a decoder knows."""
+    part = _unlike(module, attention)
+    if part is not None:
+        logger.info(_DIFFERS, part)
+    elif not attention.has_kernel:
+        logger.info("the library's modules run: %s", _NO_KERNEL)
+    return part is None and attention.has_kernel
+
+
 def take_over(
     module: Any,
     kernels: Kernels,
@@ -211,21 +235,16 @@ def take_over(
     *,
     is_int8: bool,
 ) -> Decoder | None:
-    """Give the decoder for a module that `matches`; None if it differs, and then it is spoiled.
+    """Give the decoder for a module it may take over; None if it differs, and then it is spoiled.
 
     The attention is planned for the trace's tokens as one chunk. What is compared is not quantised
     yet.
     """
-    if not attention.has_kernel:
-        logger.info("the library's modules run: %s", _NO_KERNEL)
-        return None
-    part = _unlike(module, attention)
+    decoder = Decoder(module, kernels, attention, max_position)
+    part = decoder.take(module, trace, is_int8=is_int8)
     if part is None:
-        decoder = Decoder(module, kernels, attention, max_position)
-        part = decoder.take(module, trace, is_int8=is_int8)
-        if part is None:
-            return decoder
-    logger.info("the library's modules run: %s is not as in a Llama", part)
+        return decoder
+    logger.info(_DIFFERS, part)
     return None
 
 

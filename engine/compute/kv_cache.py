@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine.control_groups import ControlGroup, control_groups
+
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
@@ -125,35 +127,37 @@ def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     return torch.frombuffer(memory, dtype=dtype).view(size)
 
 
-def free_memory_bytes(device: torch.device) -> int:
-    """Bytes this process could still take: of the GPU, or of the machine and its cgroup."""
+def free_memory_bytes(device: torch.device, root: Path = Path("/")) -> int:
+    """Bytes this process could still take: of the GPU, or of the machine and its control groups."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return min([_available_bytes(), *_cgroup_bytes()])
+    left = [_left_bytes(group) for group in control_groups("memory", root)]
+    return min(
+        [_available_bytes(root), *(num_bytes for num_bytes in left if num_bytes is not None)]
+    )
 
 
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
+def _available_bytes(root: Path) -> int:
+    for line in (root / "proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("/proc/meminfo does not tell MemAvailable")
 
 
-def _cgroup_bytes() -> list[int]:
-    """Bytes left under the memory limit, for version 2 and version 1 control groups."""
-    left = []
-    for limit_file, usage_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        try:
-            limit = Path(limit_file).read_text().strip()
-            usage = Path(usage_file).read_text().strip()
-        except OSError:
-            continue
-        if limit.isdigit():
-            left.append(int(limit) - int(usage))
-    return left
+def _left_bytes(group: ControlGroup) -> int | None:
+    """Bytes left under a group's limit, None where it has none; read files can be dropped."""
+    v1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    limit_file, usage_file, droppable = (
+        ("memory.max", "memory.current", "inactive_file") if group.is_v2 else v1
+    )
+    try:
+        limit = (group.folder / limit_file).read_text().strip()
+        usage = int((group.folder / usage_file).read_text())
+        stat = dict(
+            line.split() for line in (group.folder / "memory.stat").read_text().splitlines()
+        )
+    except (OSError, ValueError):
+        return None
+    if not limit.isdigit():
+        return None
+    return max(0, int(limit) - usage + int(stat.get(droppable, 0)))

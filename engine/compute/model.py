@@ -19,7 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from engine.compute.adapted import Adaptation, added
 from engine.compute.attention import PagedAttention
-from engine.compute.decoder import Decoder, Trace, matches, take_over
+from engine.compute.decoder import Decoder, Trace, matches, may_take_over, take_over
 from engine.compute.gates import rewrite_gates
 from engine.compute.kernels.onednn import can_pack
 from engine.compute.kernels.table import AdapterTokens, Kernels
@@ -135,7 +135,7 @@ class Model:
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
             raise _refuse(self._module, f"its attention cannot be called so ({error})") from error
         self._check_calls(text_config)
-        if trace is not None:
+        if trace is not None and self._may_take_over():
             self._decoder = self._take_over(trace)
             if self._decoder is None:  # and what differs was found too late
                 self._module = None  # two at a time would need twice the memory
@@ -160,10 +160,13 @@ class Model:
             trace.logits = self._alone(prompt)
         return trace
 
+    def _may_take_over(self) -> bool:
+        self.attention.attach(KVCache(self.shapes, 1, self._block_size, self.dtype, self.device))
+        return may_take_over(self._module, self.attention)
+
     def _take_over(self, trace: Trace) -> Decoder | None:
         assert self._kernels is not None
         num_tokens = len(trace.token_ids)
-        self.attention.attach(KVCache(self.shapes, 1, self._block_size, self.dtype, self.device))
         nothing = np.empty((0, 1), dtype=np.int64)
         chunk = Context(np.array([0]), 0, num_tokens)
         self.attention.plan(nothing, nothing[:, 0], [chunk])

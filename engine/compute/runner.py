@@ -93,7 +93,8 @@ class ModelRunner:
         """Run one forward pass over the batch's rows and sample; blocks until it is done."""
         self._set_threads()
         for sequence_id in batch.leave:
-            self._free_places.append(self._rows.pop(sequence_id).place)
+            if (row := self._rows.pop(sequence_id, None)) is not None:  # its join may have failed
+                self._free_places.append(row.place)
             self._constraints.pop(sequence_id, None)
             self._adapted.pop(sequence_id, None)
         for join in batch.join:
@@ -107,7 +108,7 @@ class ModelRunner:
         self._masking.shutdown()
 
     def _join(self, join: Join) -> None:
-        place = self._free_places.pop()
+        place = self._free_places[-1]  # taken when nothing can fail any more
         tokens = self._tokens[place]
         tokens[: len(join.token_ids)] = join.token_ids
         self._blocks[place, : len(join.blocks)] = join.blocks
@@ -122,6 +123,7 @@ class ModelRunner:
             self._constraints[join.sequence_id] = constraint
         sampling = SamplerRow(join.params, tokens, num_tokens, num_prompt, constraint)
         self._rows[join.sequence_id] = _Row(place, len(join.blocks), sampling)
+        self._free_places.pop()
 
     def _compute(self, batch: Batch) -> tuple[RowOutput, ...]:
         self._clear_new_blocks(batch)

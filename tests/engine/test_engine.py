@@ -194,13 +194,18 @@ async def test_a_queued_reader_that_leaves_makes_room_at_once():
         assert (await read(third))[0][0] == "ccc"
 
 
-async def test_a_step_that_raises_ends_its_rows_and_spares_the_rest():
+class Panic(BaseException):
+    """As a library in Rust raises."""
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, Panic])
+async def test_a_step_that_raises_ends_its_rows_and_spares_the_rest(kind):
     async with running(repeat_prompt, max_batch_size=1) as (engine, runner):
         runner.gate.clear()
         struck = ask(engine, "a")
         await asyncio.to_thread(runner.entered.wait)
         spared = ask(engine, "b")
-        runner.raises = RuntimeError("boom")
+        runner.raises = kind("boom")
         runner.gate.set()
         _, finish = (await read(struck))[0]
         assert finish.reason is FinishReason.ERROR
@@ -321,6 +326,21 @@ async def test_what_can_never_fit_is_refused_at_the_door():
             engine.submit([], SamplingParams(max_new_tokens=1), TokenStream())
         with pytest.raises(InvalidParameter, match=r"^`adapter` must be one .*\. Given: none$"):
             ask(engine, "abc", adapter="none")
+
+
+async def test_an_id_that_the_model_does_not_know_is_refused_before_it_is_in_a_step():
+    async with running(repeat_prompt) as (engine, runner):
+        num_ids = engine.info.vocab_size
+        params = SamplingParams(max_new_tokens=1)
+        with pytest.raises(InvalidParameter, match=rf"`inputs` .* < {num_ids}, .*: {num_ids}$"):
+            engine.submit([1, num_ids, 2], params, TokenStream())
+        biased = SamplingParams(max_new_tokens=1, logit_bias=((num_ids, 1.0),))
+        with pytest.raises(InvalidParameter, match=rf"`logit_bias` .*\. Given: {num_ids}$"):
+            engine.submit([1], biased, TokenStream())
+        assert not runner.batches
+        stream = TokenStream()
+        engine.submit([1, num_ids - 1], params, stream)
+        assert (await read(stream))[0][1].error is None
 
 
 async def test_waiting_too_long_ends_as_overloaded():

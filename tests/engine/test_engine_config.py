@@ -83,6 +83,23 @@ def test_a_limit_on_waiting_is_above_zero(value):
         build(max_queue_s=value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("dtype", "fp16", "must be one of auto, bfloat16, float16, float32"),
+        ("device", "gpu", "must be one of auto, cpu, cuda"),
+        ("watermark_gamma", 0.0, "must be above 0 and below 1"),
+        ("watermark_gamma", 1.0, "must be above 0 and below 1"),
+        ("watermark_gamma", math.nan, "must be above 0 and below 1"),
+        ("watermark_delta", math.inf, "must be finite"),
+        ("quantize", "int4", "must be int8"),
+    ],
+)
+def test_what_means_nothing_is_refused_by_name(field, value, rule):
+    with pytest.raises(LoadError, match=rf"^{field} {rule}\. Given: {value}$"):
+        build(**{field: value})
+
+
 def test_the_defaults_are_sound():
     config = EngineConfig(model="m")
     assert config.max_batch_size >= 1

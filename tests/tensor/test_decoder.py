@@ -82,7 +82,7 @@ def wide(tmp_path_factory, request):
     path = save_model("qwen2", WIDE, tmp_path_factory.mktemp("models") / "wide")
     model = load_tiny(path, dtype="bfloat16", kernels=kernels, quantize=quantize)
     assert model._decoder is not None
-    weights = [layer.down for layer in model._decoder._layers] + [model._decoder._head]
+    weights = [layer.down for layer in model._decoder._layers] + [model._decoder._ends.head]
     assert all((weight.scales is not None) == (quantize == "int8") for weight in weights)
     return model
 
@@ -178,3 +178,10 @@ def test_a_part_that_was_changed_after_the_trace_is_found(part, tmp_path, monkey
     prompts = random_prompts(7, [5, 19])
     expected = make_bench(load_tiny(path)).generate(prompts)
     assert make_bench(model).generate(prompts) == expected
+
+
+def test_ids_without_an_embedding_are_refused(wide):
+    bench = make_bench(wide, block_size=32, num_blocks=8)
+    bench.submit([5, wide.vocab_size])
+    with pytest.raises((ValueError, IndexError), match=r"no embedding|out of range"):
+        bench.step()

@@ -474,5 +474,42 @@ def test_what_a_kernel_cannot_take_is_refused_with_what_was_given(native):
     norms = (random(64), random(32))
     with pytest.raises(ValueError, match=r"\[64\] without gaps\. Given: .*\[32\]"):
         native.rope_write(random(1, 192), heads, norms, 1e-6, turns_of(64, 9), paged, k, k)
-    with pytest.raises(ValueError, match=r"turns for every position\. Given: 8"):
+    with pytest.raises(ValueError, match="positions that have no turns"):
         native.rope_write(random(1, 192), heads, none, 1e-6, turns_of(64, 8), paged, k, k)
+
+
+@pytest.mark.parametrize("value", [-1, 64])
+@pytest.mark.parametrize("name", ["slots", "rows", "tables", "positions"])
+def test_what_would_lead_outside_of_the_cache_is_refused_before_it_is_done(native, name, value):
+    """A block of a row's table that no token of it needs may be anything."""
+    k = random(1, 2, 32, 64)
+    numbers = {"positions": 40, "slots": 40, "rows": 0}
+    parts = {each: torch.tensor([number]) for each, number in numbers.items()}
+    paged = Paged(**parts, tables=torch.tensor([[0, 1]]))
+    out, before, qkv = random(1, 1, 64), k.clone(), random(1, 192)
+    turns, heads = turns_of(64, 128), Heads(1, 1, 64)
+
+    def write():
+        native.write(out.clone(), out.clone(), paged.slots, k, k)
+
+    def rope_write():
+        native.rope_write(qkv, heads, (None, None), 1e-6, turns, paged, k, k)
+
+    def attend():
+        native.attend(out.clone(), k, k, paged, None, 1.0, out)
+
+    calls = {"slots": [write, rope_write], "positions": [attend]}.get(name, [attend])
+    for call in calls:
+        call()
+    before = [each.clone() for each in (k, out, qkv)]
+    getattr(paged, name).view(-1)[0] = value
+    for call in calls:
+        with pytest.raises(ValueError, match="positions are not within the cache"):
+            call()
+    assert all(map(torch.equal, before, (k, out, qkv)))
+    spare = Paged(
+        **{each: torch.tensor([20]) for each in ("positions", "slots")},
+        rows=torch.tensor([0]),
+        tables=torch.tensor([[0, -7]]),
+    )
+    native.attend(out.clone(), k, k, spare, None, 1.0, out)

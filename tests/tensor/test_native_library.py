@@ -8,10 +8,12 @@ import pytest
 from tiny_models import native_kernels, save_model
 
 from engine import load as load_file
+from engine.compute import model as model_file
 from engine.compute.kernels.native import KernelsMissing, Native
 from engine.compute.kernels.onednn import OneDnn, is_faster
 from engine.compute.kernels.table import Epilogue
 from engine.config import EngineConfig
+from engine.errors import LoadError
 
 
 def test_a_library_that_is_none_is_told(tmp_path):
@@ -24,7 +26,7 @@ def test_a_library_that_is_none_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("version", "missing", "reason"),
     [
-        (7, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
+        (8, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
         (0, "nullptr", "another version's: install again"),
     ],
 )
@@ -118,3 +120,20 @@ def test_with_amx_the_faster_products_are_taken(loaded, monkeypatch, can_pack, i
     assert runner._model._decoder is not None
     assert ("products by oneDNN" in said) == (expected is OneDnn)
     assert len(asked) == can_pack
+
+
+def test_a_model_whose_sizes_no_kernel_knows_is_read_once(loaded, monkeypatch):
+    reads = []
+    read = model_file._from_pretrained
+    monkeypatch.setattr(
+        model_file, "_from_pretrained", lambda *args, **kw: reads.append(args) or read(*args, **kw)
+    )
+    _, runner, _ = loaded(block_size=16)
+    assert runner._model._decoder is None
+    weights = [kind for kind, *_ in reads if kind is model_file.AutoModelForCausalLM]
+    assert len(weights) == 1
+
+
+def test_a_limit_that_leaves_no_token_is_refused(loaded):
+    with pytest.raises(LoadError, match=r"^max_total_tokens must be at least 2, .*\. Given: 1$"):
+        loaded(max_total_tokens=1)

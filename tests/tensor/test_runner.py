@@ -1,5 +1,6 @@
 """One runner step: rows do not touch each other, whatever one of them does."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from tiny_models import load_tiny, make_bench, random_prompts, run, save_tiny_model
 
 from engine.compute.plan import Context
+from engine.errors import GenerationFailed
 from engine.outputs import FinishReason
 from engine.sampling_params import LogprobsMode
 
@@ -141,3 +143,20 @@ def plan_alone(model, length):
     empty = np.zeros(0, dtype=np.int64)
     context = Context(np.arange(-(-length // 4)), 0, length)
     model.attention.plan(empty[:, None], empty, [context])
+
+
+def test_a_join_that_fails_spares_those_of_later_steps(model, monkeypatch):
+    bench = make_bench(model)
+    expected = make_bench(model).generate([[5, 6, 7]])
+    runner, rows = bench.runner, len(bench.runner._free_places)
+    bench.submit([1, 2, 3])
+    bench.submit([4, 5, 6])
+    batch = bench.scheduler.schedule(0.0)
+    monkeypatch.setattr(runner, "_adapters", {})
+    broken = dataclasses.replace(batch.join[0].params, adapter="none")
+    joins = (dataclasses.replace(batch.join[0], params=broken), *batch.join[1:])
+    with pytest.raises(KeyError):
+        runner.execute(dataclasses.replace(batch, join=joins))
+    bench.scheduler.fail(GenerationFailed("broken"), 0.0)
+    assert bench.generate([[5, 6, 7]]) == expected
+    assert len(runner._free_places) == rows - 1

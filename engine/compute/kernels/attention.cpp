@@ -212,14 +212,17 @@ void attend(const Team& team, const Units& units, const bf16* queries, int64_t q
   }
 }
 
-FACE void millrace_attend(const bf16* queries, int64_t query_stride, int64_t num_tokens,
-                          int64_t num_heads, int64_t num_kv_heads, int64_t dim, bf16* k, bf16* v,
-                          int64_t num_blocks, int64_t block_size, const int64_t* tables,
-                          int64_t table_stride, const int64_t* rows, const int64_t* positions,
-                          int64_t window, float scale, char* scratch, bf16* out) {
-  const Tokens tokens = {num_tokens, positions, nullptr, rows, tables, table_stride};
+FACE int64_t millrace_attend(const bf16* queries, int64_t query_stride, int64_t num_tokens,
+                             int64_t num_heads, int64_t num_kv_heads, int64_t dim, bf16* k, bf16* v,
+                             int64_t num_blocks, int64_t block_size, const int64_t* tables,
+                             int64_t num_rows, int64_t table_stride, const int64_t* rows,
+                             const int64_t* positions, int64_t window, float scale, char* scratch,
+                             bf16* out) {
+  const Tokens tokens = {num_tokens, positions, nullptr, rows, tables, num_rows, table_stride};
+  if (!tokens.lie_in(num_blocks, block_size)) return OUTSIDE_CACHE;
   const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
 #pragma omp parallel
   attend(team(), {team(), tokens, {num_heads, num_kv_heads, dim}, window}, queries, query_stride,
          keys, values, scale, scratch, out);
+  return GOOD;
 }

@@ -6,6 +6,14 @@ from torch import Tensor
 from engine.compute.kernels.table import Heads, Paged, Turns
 from engine.compute.logits import PANEL, Logits
 
+_OUTSIDE = (
+    "tokens whose rows, blocks, slots or positions are not within the cache",
+    "positions that have no turns",
+    "ids that have no embedding",
+    "logits of tokens that are not in the step",
+)
+"""In the order of common.h."""
+
 
 def check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> None:
     """Check one tensor; raises ValueError, as all of these."""
@@ -42,14 +50,20 @@ def check_paged(paged: Paged, num_tokens: int) -> None:
 
 
 def check_cache(heads: Heads, k: Tensor, v: Tensor) -> None:
-    """Check a layer's cache."""
+    """Check a layer's cache, whose blocks and heads are whole panels."""
     for cache in (k, v):
         check(cache, (heads.num_kv_heads, *k.shape[1:3], heads.dim))
+    if k.shape[2] % PANEL or heads.dim % PANEL:
+        raise ValueError(f"a kernel wants blocks and heads of whole {PANEL}. Given: {[*k.shape]}")
 
 
-def check_turns(turns: Turns, heads: Heads, paged: Paged) -> None:
-    """Check that heads can be turned at every position of a step."""
+def check_turns(turns: Turns, heads: Heads) -> None:
+    """Check what heads are turned by."""
     for table in (turns.cosine, turns.sine):
-        check(table, (len(table), heads.dim), torch.float32)
-    if len(turns.sine) != len(turns.cosine) or int(paged.positions.max()) >= len(turns.cosine):
-        raise ValueError(f"a kernel wants turns for every position. Given: {len(turns.cosine)}")
+        check(table, (len(turns.cosine), heads.dim), torch.float32)
+
+
+def check_verdict(verdict: int) -> None:
+    """Raise for what a kernel would not do, since it leads outside of the memory it was given."""
+    if verdict:
+        raise ValueError(f"a kernel was given {_OUTSIDE[verdict - 1]}")

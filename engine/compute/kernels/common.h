@@ -18,6 +18,9 @@
 
 typedef uint16_t bf16;
 
+// What a face returns that looks at numbers which lead to memory; nothing was done but for GOOD.
+enum Verdict { GOOD, OUTSIDE_CACHE, OUTSIDE_TURNS, OUTSIDE_EMBEDDING, OUTSIDE_STEP };
+
 // Sixteen numbers of a register; `mask` says which of them exist.
 
 INLINE __m512 widen(__m256i half) {

@@ -3,6 +3,7 @@
 // together takes them several times as long as to wait for each other.
 
 #include "adapter.h"
+#include "norm.h"
 
 // The structs are those of library.py.
 
@@ -23,12 +24,20 @@ struct Shape {
   Heads heads;
   int64_t num_blocks, block_size;
   float epsilon;
+  const bf16 *embedding, *norm;  // [num_ids, hidden], [hidden]
+  int64_t num_ids;
+  Linear head;
 };
 
 struct Step {
   Tokens tokens;
+  const int64_t* ids;  // of the tokens, or null: x is there already
   bf16* x;  // [tokens, hidden]: embedded tokens, to which every layer adds
-  const float *cosine, *sine;
+  const float *cosine, *sine;  // [num_positions, dim]
+  int64_t num_positions;
+  int64_t num_logits;  // of the tokens logits_at, or 0
+  const int64_t* logits_at;
+  float *logits, *tops;
   bf16 *y, *qkv, *attended, *h;  // room for the layers' own results
   char *scratch, *room;  // for attention; for products of 8 bits
   int64_t num_adapters;
@@ -42,6 +51,23 @@ struct Worker {
   const Team team;
   const Shape& shape;
   const Step& s;
+
+  void embed() const {
+    if (s.ids == nullptr) return;
+    for (int64_t t = team.begin(s.tokens.num); t < team.end(s.tokens.num); ++t)
+      memcpy(s.x + t * shape.hidden, shape.embedding + s.ids[t] * shape.hidden,
+             shape.hidden * sizeof(bf16));
+    team.wait();
+  }
+
+  void multiply_by_head() const {
+    if (s.num_logits == 0) return;
+    for (int64_t i = team.begin(s.num_logits); i < team.end(s.num_logits); ++i)
+      ::normalise(s.x + s.logits_at[i] * shape.hidden, shape.hidden, shape.norm, 0, shape.epsilon,
+                  s.y + i * shape.hidden);
+    team.wait();
+    multiply(team, s.y, s.num_logits, shape.head, s.logits, s.tops, LOGITS, s.room, nullptr);
+  }
 
   void normalise(const bf16* w) const {
     rms_norm(team, s.x, s.tokens.num, shape.hidden, w, 0, shape.epsilon, s.y);
@@ -75,7 +101,8 @@ struct Worker {
 
   void add(const Layer* layers, int64_t i) const {
     const Layer& l = layers[i];
-    const Linear* next = i + 1 < shape.num_layers ? &layers[i + 1].qkv : nullptr;
+    const Linear* end = s.num_logits > 0 ? &shape.head : nullptr;
+    const Linear* next = i + 1 < shape.num_layers ? &layers[i + 1].qkv : end;
     const Units units(team, s.tokens, shape.heads, l.window);
     const Cache keys = {l.k, shape.num_blocks, shape.block_size, shape.heads.dim};
     const Cache values = {l.v, shape.num_blocks, shape.block_size, shape.heads.dim};
@@ -95,10 +122,19 @@ struct Worker {
   }
 };
 
-FACE void millrace_decode(const Shape* shape, const Layer* layers, const Step* step) {
+FACE int64_t millrace_decode(const Shape* shape, const Layer* layers, const Step* step) {
+  const Tokens& tokens = step->tokens;
+  if (!tokens.lie_in(shape->num_blocks, shape->block_size)) return OUTSIDE_CACHE;
+  if (!all_below(tokens.positions, tokens.num, step->num_positions)) return OUTSIDE_TURNS;
+  if (step->ids != nullptr && !all_below(step->ids, tokens.num, shape->num_ids))
+    return OUTSIDE_EMBEDDING;
+  if (!all_below(step->logits_at, step->num_logits, tokens.num)) return OUTSIDE_STEP;
 #pragma omp parallel
   {
     const Worker worker = {team(), *shape, *step};
+    worker.embed();
     for (int64_t i = 0; i < shape->num_layers; ++i) worker.add(layers, i);
+    worker.multiply_by_head();
   }
+  return GOOD;
 }

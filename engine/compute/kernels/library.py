@@ -27,14 +27,14 @@ class Library:
         self.linear_int8 = self._function("linear_int8", None, "piipppippip")
         self.int8_room = self._function("int8_room", c_int64, "ii")
         self.rms_norm = self._function("rms_norm", None, "piipffp")
-        self.rope_write = self._function("rope_write", None, "piiiippfppppppii")
-        self.write = self._function("write", None, "ppiiipppii")
+        self.rope_write = self._function("rope_write", c_int64, "piiiippfpppipppii")
+        self.write = self._function("write", c_int64, "ppiiipppii")
         self.attend_can = self._function("attend_can", c_int64, "ii")
         self.attend_scratch = self._function("attend_scratch", c_int64, "ii")
-        self.attend = self._function("attend", None, "piiiiippiipippifpp")
+        self.attend = self._function("attend", c_int64, "piiiiippiipiippifpp")
         self.mask = self._function("mask", None, "pippp")
         self.greedy = self._function("greedy", None, "ppipipp")
-        self.decode = self._function("decode", None)
+        self.decode = self._function("decode", c_int64)
         self.decode.argtypes = [POINTER(ShapeStruct), POINTER(LayerStruct), POINTER(StepStruct)]
 
     def _function(self, name: str, result: Any, arguments: str = "") -> Any:
@@ -90,6 +90,10 @@ class ShapeStruct(ctypes.Structure):
         ("num_blocks", c_int64),
         ("block_size", c_int64),
         ("epsilon", c_float),
+        ("embedding", c_void_p),
+        ("norm", c_void_p),
+        ("num_ids", c_int64),
+        ("head", LinearStruct),
     )
 
 
@@ -135,10 +139,17 @@ class StepStruct(ctypes.Structure):
         ("slots", c_void_p),
         ("rows", c_void_p),
         ("tables", c_void_p),
+        ("num_rows", c_int64),
         ("table_stride", c_int64),
+        ("ids", c_void_p),
         ("x", c_void_p),
         ("cosine", c_void_p),
         ("sine", c_void_p),
+        ("num_positions", c_int64),
+        ("num_logits", c_int64),
+        ("logits_at", c_void_p),
+        ("logits", c_void_p),
+        ("tops", c_void_p),
         ("y", c_void_p),
         ("qkv", c_void_p),
         ("attended", c_void_p),

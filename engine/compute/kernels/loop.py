@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from engine.compute.kernels.epilogues import finish
 from engine.compute.kernels.table import (
     AdapterTokens,
+    Ends,
     Epilogue,
     Heads,
     Kernels,
@@ -18,11 +20,12 @@ from engine.compute.kernels.table import (
     Paged,
     Turns,
 )
+from engine.compute.logits import Logits
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Layers that were joined to a cache."""
+    """Layers that were joined to a cache, and to what stands before and behind them."""
 
     kernels: Kernels
     heads: Heads
@@ -31,6 +34,24 @@ class Loop:
     k: Sequence[Tensor]
     v: Sequence[Tensor]
     adapters: Sequence[Sequence[LayerAdapter]]
+    ends: Ends | None
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        logits_at: Tensor,
+        paged: Paged,
+        turns: Turns,
+        out: Logits,
+        adapted: Sequence[AdapterTokens] = (),
+    ) -> None:
+        """Run a step of `token_ids [tokens]`; `out` is for the tokens at `logits_at`."""
+        assert self.ends is not None, "This is a bug. These are layers only."
+        x = embedding(token_ids, self.ends.embedding)
+        self.add(x, paged, turns, adapted)
+        x = x[logits_at]
+        self.kernels.rms_norm(x, self.ends.norm, self.epsilon, x)
+        self.kernels.logits(x, self.ends.head, out)
 
     def add(
         self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()

@@ -17,6 +17,7 @@ from engine.compute.kernels.checks import (
     check_logits,
     check_paged,
     check_turns,
+    check_verdict,
     check_weight,
 )
 from engine.compute.kernels.library import Library, pointer
@@ -25,6 +26,7 @@ from engine.compute.kernels.rooms import Rooms
 from engine.compute.kernels.table import (
     Choice,
     DecoderLayers,
+    Ends,
     Epilogue,
     Heads,
     Layer,
@@ -34,11 +36,10 @@ from engine.compute.kernels.table import (
     Paged,
     Turns,
 )
-from engine.compute.logits import Logits
+from engine.compute.logits import PANEL, Logits
 from engine.errors import EngineError
 
-_VERSION = 7
-_PANEL = 32
+_VERSION = 8
 LOGITS = 4
 """The epilogue that is no Epilogue, since it writes two tensors."""
 _PLACES = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
@@ -82,7 +83,7 @@ class Native:
         weight = weight.to(_BFLOAT16).contiguous()
         bias = None if bias is None else bias.to(_BFLOAT16)
         dtype, scales = (torch.uint8, torch.empty(n)) if is_int8 else (_BFLOAT16, None)
-        packed = torch.zeros(-(-n // _PANEL) * _PANEL * k, dtype=dtype)
+        packed = torch.zeros(-(-n // PANEL) * PANEL * k, dtype=dtype)
         if scales is None:
             self._library.pack(weight.data_ptr(), n, k, packed.data_ptr())
         else:
@@ -147,11 +148,11 @@ class Native:
         check(qkv, (len(qkv), heads.width))
         check_paged(paged, len(qkv))
         check_cache(heads, k, v)
-        check_turns(turns, heads, paged)
+        check_turns(turns, heads)
         for norm in norms:
             if norm is not None:
                 check(norm, (heads.dim,))
-        self._library.rope_write(
+        verdict = self._library.rope_write(
             qkv.data_ptr(),
             len(qkv),
             heads.num_heads,
@@ -163,12 +164,14 @@ class Native:
             paged.positions.data_ptr(),
             turns.cosine.data_ptr(),
             turns.sine.data_ptr(),
+            len(turns.cosine),
             paged.slots.data_ptr(),
             k.data_ptr(),
             v.data_ptr(),
             k.shape[1],
             k.shape[2],
         )
+        check_verdict(verdict)
 
     def write(self, key: Tensor, value: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Put `key` and `value`, `[kv_heads, tokens, dim]`, into a layer's cache."""
@@ -178,7 +181,7 @@ class Native:
         key, value = key.contiguous(), value.contiguous()
         check(key, (num_kv_heads, num_tokens, dim))
         check(value, key.shape)
-        self._library.write(
+        verdict = self._library.write(
             key.data_ptr(),
             value.data_ptr(),
             num_tokens,
@@ -190,6 +193,7 @@ class Native:
             k.shape[1],
             k.shape[2],
         )
+        check_verdict(verdict)
 
     def can_attend(self, num_heads: int, k: Tensor, v: Tensor) -> bool:
         """Tell whether `attend` knows this number of heads over this cache."""
@@ -220,7 +224,7 @@ class Native:
         check_cache(Heads(num_heads, num_kv_heads, dim), k, v)
         if not self.can_attend(num_heads, k, v):
             raise ValueError(f"no kernel attends with {num_heads} heads to {list(k.shape)}")
-        self._library.attend(
+        verdict = self._library.attend(
             queries.data_ptr(),
             queries.stride(0),
             num_tokens,
@@ -232,7 +236,7 @@ class Native:
             num_blocks,
             block_size,
             paged.tables.data_ptr(),
-            paged.tables.shape[1],
+            *paged.tables.shape,
             paged.rows.data_ptr(),
             paged.positions.data_ptr(),
             window or 0,
@@ -240,6 +244,7 @@ class Native:
             self._rooms.attention(num_heads // num_kv_heads, paged.tables.shape[1] * block_size),
             out.data_ptr(),
         )
+        check_verdict(verdict)
 
     def mask(self, row: Tensor, mask: Tensor, out: Logits) -> None:
         """Copy a row of logits, which may be `out`'s own, without what the mask forbids."""
@@ -247,7 +252,7 @@ class Native:
         tops = check_logits(out, 1, width)
         check(row, (width,), torch.float32)
         if len(mask) < tops.shape[1]:
-            raise ValueError(f"a kernel wants a mask of {width} bits. Given: {32 * len(mask)}")
+            raise ValueError(f"a kernel wants a mask of {width} bits. Given: {PANEL * len(mask)}")
         check(mask, (len(mask),), torch.int32)
         pointers = mask.data_ptr(), out.values.data_ptr(), tops.data_ptr()
         self._library.mask(row.data_ptr(), width, *pointers)
@@ -273,9 +278,11 @@ class Native:
         k: Sequence[Tensor],
         v: Sequence[Tensor],
         adapters: Sequence[Sequence[LayerAdapter]] = (),
+        ends: Ends | None = None,
     ) -> DecoderLayers:
-        """Join layers to a cache."""
-        return NativeLayers(self._library, self._rooms, heads, epsilon, layers, k, v, adapters)
+        """Join layers to a cache, and to what stands before and behind them."""
+        given = heads, epsilon, layers, k, v, adapters, ends
+        return NativeLayers(self._library, self._rooms, *given)
 
 
 def find_native() -> Path:

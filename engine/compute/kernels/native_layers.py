@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.compute.kernels.checks import check, check_cache, check_paged, check_turns
+from engine.compute.kernels.checks import (
+    check,
+    check_cache,
+    check_logits,
+    check_paged,
+    check_turns,
+    check_verdict,
+)
 from engine.compute.kernels.library import (
     AdapterRoomStruct,
     AdapterTokensStruct,
@@ -18,10 +25,12 @@ from engine.compute.kernels.library import (
     StepStruct,
     adapter_struct,
     layer_struct,
+    linear_struct,
 )
 from engine.compute.kernels.rooms import Room, Rooms
 from engine.compute.kernels.table import (
     AdapterTokens,
+    Ends,
     Heads,
     Layer,
     LayerAdapter,
@@ -30,10 +39,11 @@ from engine.compute.kernels.table import (
     Paged,
     Turns,
 )
+from engine.compute.logits import Logits
 
 
 class NativeLayers:
-    """Layers as decoder.cpp reads them."""
+    """Layers, and what stands before and behind them, as decoder.cpp reads them."""
 
     def __init__(
         self,
@@ -45,14 +55,17 @@ class NativeLayers:
         k: Sequence[Tensor],
         v: Sequence[Tensor],
         adapters: Sequence[Sequence[LayerAdapter]],
+        ends: Ends | None,
     ) -> None:
         self._decode = library.decode
         self._rooms = rooms
         self._heads = heads
-        self._tensors = (layers, k, v, adapters)  # what the pointers point to
+        self._tensors = (layers, k, v, adapters, ends)  # what the pointers point to
+        self._ends = ends
         self._hidden = layers[0].qkv.k
         self._is_int8 = any(layer.qkv.scales is not None for layer in layers)
-        self._widths = [self._hidden, heads.width, heads.num_heads * heads.dim, layers[0].down.k]
+        hidden, inner = self._hidden, layers[0].down.k
+        self._widths = [hidden, hidden, heads.width, heads.num_heads * heads.dim, inner]
         self._work = Room()
         self._adapter_work = Room()
         for layer, keys, values in zip(layers, k, v, strict=True):
@@ -70,6 +83,8 @@ class NativeLayers:
             block_size,
             epsilon,
         )
+        if ends is not None:
+            self._add_ends(ends)
         entries = map(layer_struct, layers, k, v)
         self._layers = (LayerStruct * len(layers))(*entries)
         self._adapters = [self._adapter_structs(layers, adapter) for adapter in adapters]
@@ -80,10 +95,44 @@ class NativeLayers:
         self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()
     ) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
-        num_tokens, heads = len(x), self._heads
-        check(x, (num_tokens, self._hidden))
+        check(x, (len(x), self._hidden))
+        step = self._step(len(x), paged, turns, adapted)
+        step.x = x.data_ptr()
+        self._run(step)
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        logits_at: Tensor,
+        paged: Paged,
+        turns: Turns,
+        out: Logits,
+        adapted: Sequence[AdapterTokens] = (),
+    ) -> None:
+        """Run a step of `token_ids [tokens]`; `out` is for the tokens at `logits_at`."""
+        assert self._ends is not None, "This is a bug. These are layers only."
+        num_logits = len(logits_at)
+        check(token_ids, (len(token_ids),), torch.int64)
+        check(logits_at, (num_logits,), torch.int64)
+        tops = check_logits(out, num_logits, self._ends.head.n)
+        step = self._step(len(token_ids), paged, turns, adapted)
+        step.ids, step.num_logits = token_ids.data_ptr(), num_logits
+        step.logits_at = logits_at.data_ptr()
+        step.logits, step.tops = out.values.data_ptr(), tops.data_ptr()
+        self._run(step)
+
+    def _run(self, step: StepStruct) -> None:
+        check_verdict(self._decode(byref(self._shape), self._layers, byref(step)))
+
+    def _step(
+        self, num_tokens: int, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens]
+    ) -> StepStruct:
+        """Say what a step's tokens see, and where there is room for what comes of them."""
+        heads = self._heads
         check_paged(paged, num_tokens)
-        check_turns(turns, heads, paged)
+        check_turns(turns, heads)
+        num_rows, width = paged.tables.shape
+        x, y, qkv, attended, h = self._results(num_tokens)
         group = heads.num_heads // heads.num_kv_heads
         step = StepStruct(
             num_tokens,
@@ -91,17 +140,32 @@ class NativeLayers:
             paged.slots.data_ptr(),
             paged.rows.data_ptr(),
             paged.tables.data_ptr(),
-            paged.tables.shape[1],
-            x.data_ptr(),
-            turns.cosine.data_ptr(),
-            turns.sine.data_ptr(),
-            *self._results(num_tokens),
-            self._rooms.attention(group, paged.tables.shape[1] * self._block_size),
-            self._rooms.int8(num_tokens, max(self._widths)) if self._is_int8 else None,
+            num_rows,
+            width,
+            x=x,
+            cosine=turns.cosine.data_ptr(),
+            sine=turns.sine.data_ptr(),
+            num_positions=len(turns.cosine),
+            y=y,
+            qkv=qkv,
+            attended=attended,
+            h=h,
+            scratch=self._rooms.attention(group, width * self._block_size),
+            room=self._rooms.int8(num_tokens, max(self._widths)) if self._is_int8 else None,
         )
         if adapted:
             self._add_adapters(step, num_tokens, adapted)
-        self._decode(byref(self._shape), self._layers, byref(step))
+        return step
+
+    def _add_ends(self, ends: Ends) -> None:
+        """Point to what stands before the layers and behind them."""
+        num_ids, hidden = ends.embedding.shape
+        check(ends.embedding, (num_ids, self._hidden))
+        check(ends.norm, (hidden,))
+        if ends.head.k != hidden:
+            raise ValueError(f"a head has another width than the layers. Given: {ends.head.k}")
+        self._shape.embedding, self._shape.norm = ends.embedding.data_ptr(), ends.norm.data_ptr()
+        self._shape.num_ids, self._shape.head = num_ids, linear_struct(ends.head)
 
     def _add_adapters(
         self, step: StepStruct, num_tokens: int, adapted: Sequence[AdapterTokens]
@@ -145,7 +209,7 @@ class NativeLayers:
         return [start + num_tokens * sum(token_bytes[:place]) for place in range(len(token_bytes))]
 
     def _check_layer(self, layer: Layer) -> None:
-        hidden, width, attended, inner = self._widths
+        _, hidden, width, attended, inner = self._widths
         for weight, n, k in (
             (layer.qkv, width, hidden),
             (layer.out, hidden, attended),

@@ -17,8 +17,8 @@ from engine.compute.kernels.loop import Loop
 from engine.compute.kernels.native import LOGITS, Native
 from engine.compute.kernels.reference import note_tops
 from engine.compute.kernels.table import (
-    LANES,
     DecoderLayers,
+    Ends,
     Epilogue,
     Heads,
     Layer,
@@ -28,6 +28,8 @@ from engine.compute.kernels.table import (
 )
 from engine.compute.logits import Logits
 
+_USUAL_ROWS = 16
+"""For which oneDNN chooses its layout; it multiplies any number by it."""
 _NUM_ROWS = (1, 16, 256)
 """A lone stream, a batch, a prompt."""
 _SIZE = 4096
@@ -75,11 +77,12 @@ class OneDnn(Native):
         k: Sequence[Tensor],
         v: Sequence[Tensor],
         adapters: Sequence[Sequence[LayerAdapter]] = (),
+        ends: Ends | None = None,
     ) -> DecoderLayers:
-        """Join layers to a cache."""
+        """Join layers to a cache, and to what stands before and behind them."""
         if any(layer.qkv.scales is not None for layer in layers):
-            return super().decoder(heads, epsilon, layers, k, v, adapters)
-        return Loop(self, heads, epsilon, layers, k, v, adapters)
+            return super().decoder(heads, epsilon, layers, k, v, adapters, ends)
+        return Loop(self, heads, epsilon, layers, k, v, adapters, ends)
 
 
 def can_pack() -> bool:
@@ -129,7 +132,7 @@ def _seconds(kernels: Native, x: Tensor, weight: Packed) -> float:
 
 
 def _reorder(weight: Tensor) -> Tensor:
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, LANES)
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
     return packed
 
 

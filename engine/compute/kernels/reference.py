@@ -10,6 +10,7 @@ from engine.compute.kernels.epilogues import finish
 from engine.compute.kernels.loop import Loop
 from engine.compute.kernels.table import (
     Choice,
+    Ends,
     Epilogue,
     Heads,
     Layer,
@@ -134,9 +135,10 @@ class Reference:
         k: Sequence[Tensor],
         v: Sequence[Tensor],
         adapters: Sequence[Sequence[LayerAdapter]] = (),
+        ends: Ends | None = None,
     ) -> Loop:
-        """Join layers to a cache."""
-        return Loop(self, heads, epsilon, layers, k, v, adapters)
+        """Join layers to a cache, and to what stands before and behind them."""
+        return Loop(self, heads, epsilon, layers, k, v, adapters, ends)
 
 
 def forbidden(mask: Tensor, width: int) -> Tensor:

@@ -47,26 +47,32 @@ void rope_write(const Units& units, bf16* qkv, const bf16* q_norm, const bf16* k
   }
 }
 
-FACE void millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t num_kv_heads,
-                              int64_t dim, const bf16* q_norm, const bf16* k_norm, float epsilon,
-                              const int64_t* positions, const float* cosine, const float* sine,
-                              const int64_t* slots, bf16* k, bf16* v, int64_t num_blocks,
-                              int64_t block_size) {
-  const Tokens tokens = {t, positions, slots, nullptr, nullptr, 0};
+FACE int64_t millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t num_kv_heads,
+                                 int64_t dim, const bf16* q_norm, const bf16* k_norm, float epsilon,
+                                 const int64_t* positions, const float* cosine, const float* sine,
+                                 int64_t num_positions, const int64_t* slots, bf16* k, bf16* v,
+                                 int64_t num_blocks, int64_t block_size) {
+  const Tokens tokens = {t, positions, slots, nullptr, nullptr, 0, 0};
+  if (!all_below(positions, t, num_positions)) return OUTSIDE_TURNS;
+  if (!tokens.lie_in(num_blocks, block_size)) return OUTSIDE_CACHE;
   const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
 #pragma omp parallel if (t >= FEW)
   rope_write({team(), tokens, {num_heads, num_kv_heads, dim}, 0}, qkv, q_norm, k_norm, epsilon,
              cosine, sine, keys, values);
+  return GOOD;
 }
 
 // new_k, new_v [num_kv_heads, t, dim]; slots [t]; k, v: a layer's cache.
-FACE void millrace_write(const bf16* new_k, const bf16* new_v, int64_t t, int64_t num_kv_heads,
-                         int64_t dim, const int64_t* slots, bf16* k, bf16* v, int64_t num_blocks,
-                         int64_t block_size) {
+FACE int64_t millrace_write(const bf16* new_k, const bf16* new_v, int64_t t, int64_t num_kv_heads,
+                            int64_t dim, const int64_t* slots, bf16* k, bf16* v, int64_t num_blocks,
+                            int64_t block_size) {
+  const Tokens tokens = {t, nullptr, slots, nullptr, nullptr, 0, 0};
+  if (!tokens.lie_in(num_blocks, block_size)) return OUTSIDE_CACHE;
   const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
   for (int64_t h = 0; h < num_kv_heads; ++h)
     for (int64_t row = 0; row < t; ++row) {
       put_key(keys, h, slots[row], new_k + (h * t + row) * dim);
       put_value(values, h, slots[row], new_v + (h * t + row) * dim);
     }
+  return GOOD;
 }

@@ -132,6 +132,16 @@ class Paged:
     """`[rows, blocks]`: what stands behind a row's last block does not matter."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What stands before the layers and behind them."""
+
+    embedding: Tensor
+    """`[ids, hidden]`"""
+    norm: Tensor
+    head: Packed
+
+
 Choice = tuple[int, float | None]
 """A token's id and its logprob."""
 
@@ -239,13 +249,29 @@ class Kernels(Protocol):
         k: Sequence[Tensor],
         v: Sequence[Tensor],
         adapters: Sequence[Sequence[LayerAdapter]] = (),
+        ends: Ends | None = None,
     ) -> "DecoderLayers":
-        """Join layers, and adapters of as many, to a cache, whose tensors are as in `write`."""
+        """Join layers, and adapters of as many, to a cache, whose tensors are as in `write`.
+
+        With `ends` they are a whole model.
+        """
         ...
 
 
 class DecoderLayers(Protocol):
-    """Layers that were joined to a cache."""
+    """Layers that were joined to a cache, and to what stands before and behind them."""
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        logits_at: Tensor,
+        paged: Paged,
+        turns: Turns,
+        out: Logits,
+        adapted: Sequence[AdapterTokens] = (),
+    ) -> None:
+        """Run a step of `token_ids [tokens]`; `out` is for the tokens at `logits_at`."""
+        ...
 
     def add(
         self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()

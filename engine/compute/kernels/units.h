@@ -7,12 +7,33 @@
 #include "panel.h"
 #include "team.h"
 
+INLINE bool all_below(const int64_t* numbers, int64_t count, int64_t limit) {
+  for (int64_t i = 0; i < count; ++i)
+    if (numbers[i] < 0 || numbers[i] >= limit) return false;
+  return true;
+}
+
 // A step's tokens. Token t is at positions[t] of the row whose blocks are tables[rows[t]]; its keys
 // and values go to slots[t].
 struct Tokens {
   int64_t num;
-  const int64_t *positions, *slots, *rows, *tables;
-  int64_t table_stride;
+  const int64_t *positions, *slots, *rows, *tables;  // slots or tables may be null
+  int64_t num_rows, table_stride;
+
+  // Whether nothing of it leads outside of such a cache.
+  bool lie_in(int64_t num_blocks, int64_t block_size) const {
+    if (slots != nullptr && !all_below(slots, num, num_blocks * block_size)) return false;
+    if (tables == nullptr) return true;
+    if (!all_below(rows, num, num_rows)) return false;
+    if (!all_below(positions, num, table_stride * block_size)) return false;
+    for (int64_t t = 0, row = -1, known = 0; t < num; ++t) {
+      if (rows[t] != row) row = rows[t], known = 0;
+      const int64_t count = positions[t] / block_size + 1;
+      if (!all_below(tables + row * table_stride + known, count - known, num_blocks)) return false;
+      known = count > known ? count : known;
+    }
+    return true;
+  }
 };
 
 struct Heads {
