@@ -46,6 +46,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/guided.py --short
 	$(BIN)/python benchmarks/scheduler.py --short
 	$(BIN)/python benchmarks/speculate.py --short
+	$(BIN)/python benchmarks/start.py --short
 	$(BIN)/python benchmarks/load.py --short
 
 clean:

@@ -1,6 +1,7 @@
-"""Draws what `peers.py` measured: a picture for each family of loads, beside the file of results.
+"""Draws what `peers.py` and `pace.py` measured: pictures beside the file of results.
 
     python benchmarks/plots.py benchmarks/results/peers.json
+    python benchmarks/plots.py benchmarks/results/pace.json
 
 Prints the summary that goes into the README, in Markdown, with the pictures.
 """
@@ -17,7 +18,7 @@ from typing import Any
 from parts.contenders import KINDS, OURS
 from parts.side_by_side import MEASURES
 
-from server.bench.plots import Axis, format_number, log_axis
+from server.bench.plots import Axis, Series, format_number, log_axis, plot
 from server.report import spread
 
 _WIDTH, _HEIGHT = 960, 330
@@ -40,6 +41,16 @@ text { font: 13px system-ui, sans-serif; fill: #53626c; } .m { text-anchor: midd
   .s3 { --c: #6ee7a0; } .s4 { --c: #f58ac0; }
 }
 """
+
+_PACE_STYLE = """<style>
+text { font: 13px system-ui, sans-serif; fill: #53626c; } .x { text-anchor: middle; }
+.y { text-anchor: end; } path { fill: none; } .grid { stroke: #d9e0e3; } .point { fill: #0b6b7d; }
+.axis, .tick { stroke: #53626c; } .line { stroke: #0b6b7d; stroke-width: 2; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #9fb0ba; } .grid { stroke: #2a3841; } .axis, .tick { stroke: #9fb0ba; }
+  .line { stroke: #5fc6d8; } .point { fill: #5fc6d8; }
+}
+</style>"""
 
 _SERVERS = list(KINDS)
 """In the order of their colours and marks."""
@@ -83,6 +94,52 @@ def summarise(family: Json, picture: str) -> str:
     ]
     missing = [f"{name} is missing: {reason}." for name, reason in family["missing"].items()]
     return "\n".join([*lines, *missing, ""])
+
+
+def draw_pace(options: dict[str, list[Json]]) -> str:
+    """Draw what the option's values cost: the others' gaps against the newcomer's first token."""
+    gaps = [_median(rounds, "ratio") for rounds in options.values()]
+    firsts = [_median(rounds, "first_token_ms") / 1e3 for rounds in options.values()]
+    told = "; ".join(
+        f"{option}: {gap:.2f} times and {first:.1f} s"
+        for option, gap, first in zip(options, gaps, firsts, strict=True)
+    )
+    drawn = plot(
+        plot_id="pace",
+        title="What a long prompt costs others, and they it, by --max-inter-token-latency",
+        description=f"Gap p99 by the quiet gap, and the newcomer's first token: {told}.",
+        x=log_axis("the others' gap p99, in quiet gaps (log)", min(gaps) / 1.2, max(gaps) * 1.2),
+        y=log_axis("the newcomer's first token, s (log)", min(firsts) / 1.2, max(firsts) * 1.2),
+        series=[Series("options", tuple(sorted(zip(gaps, firsts, strict=True))))],
+        has_points=True,
+    )
+    of_its_own = '<svg xmlns="http://www.w3.org/2000/svg" '
+    return drawn.replace("<svg ", of_its_own, 1).replace("<title", f"{_PACE_STYLE}<title", 1) + "\n"
+
+
+def summarise_pace(options: dict[str, list[Json]], picture: str) -> str:
+    """Write the values in Markdown, with the picture."""
+    lines = [
+        f"![first token of a long prompt against the others' gaps]({picture})",
+        "",
+        "| `--max-inter-token-latency`, in quiet gaps | quiet gap ms | gap p50 ms | gap p99 ms | "
+        "p99 by quiet | first token of the newcomer ms |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for option, rounds in options.items():
+        quiet, p50, p99, first = (
+            _median(rounds, name)
+            for name in ("quiet_ms", "gap_p50_ms", "gap_p99_ms", "first_token_ms")
+        )
+        ratios = spread([item["ratio"] for item in rounds], 2)
+        lines.append(
+            f"| {option} | {quiet:.1f} | {p50:.1f} | {p99:.1f} | {ratios} | {first:,.0f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _median(rounds: Sequence[Json], name: str) -> float:
+    return float(statistics.median(item[name] for item in rounds))
 
 
 def _summary_row(comparison: Json) -> str:
@@ -196,9 +253,18 @@ def _y(axis: Axis, value: float) -> float:
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("result", type=Path, help="a file that peers.py has written")
+    parser.add_argument("result", type=Path, help="a file that peers.py or pace.py has written")
     args = parser.parse_args()
-    measured = [f for f in json.loads(args.result.read_text())["families"] if "comparisons" in f]
+    result = json.loads(args.result.read_text())
+    if "rounds" in result:
+        options: dict[str, list[Json]] = {}
+        for item in result["rounds"]:
+            options.setdefault(item["option"], []).append(item)
+        picture = args.result.with_suffix(".svg")
+        picture.write_text(draw_pace(options), encoding="utf-8")
+        print(summarise_pace(options, f"results/{picture.name}"))
+        return
+    measured = [family for family in result.get("families", ()) if "comparisons" in family]
     if not measured:
         sys.exit(f"{args.result} has no loads that were measured")
     for family in measured:

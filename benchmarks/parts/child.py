@@ -22,6 +22,8 @@ class Child:
 
     pid: int
     port: int
+    ready_s: float
+    """From its start until it was ready."""
 
     @property
     def url(self) -> str:
@@ -72,12 +74,11 @@ def run_server(
             start_new_session=True,
         ) as process,
     ):
-        child = Child(process.pid, port)
         try:
-            _wait_until_ready(process, port, health)
-            yield child
+            ready_s = _wait_until_ready(process, port, health)
+            yield Child(process.pid, port, ready_s)
         finally:
-            _stop(process, child)
+            _stop(process, Child(process.pid, port, 0.0))
 
 
 def free_port() -> int:
@@ -99,14 +100,15 @@ def _stop(process: subprocess.Popen[bytes], child: Child) -> None:
     child.signal(signal.SIGKILL)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, health: str | None) -> None:
-    end = time.monotonic() + _READY_S
-    while time.monotonic() < end:
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, health: str | None) -> float:
+    """Wait, and say for how long."""
+    start = time.monotonic()
+    while time.monotonic() < start + _READY_S:
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with code {process.returncode} at its start")
         if _is_ready(port, health):
-            return
-        time.sleep(0.1)
+            return time.monotonic() - start
+        time.sleep(0.02)
     raise RuntimeError(f"the server was not ready after {_READY_S} s")
 
 

@@ -4,6 +4,7 @@ import pytest
 from world import World, shares
 
 from engine.outputs import WaitedFor
+from engine.prefixes import Prefixes
 from engine.scheduler import Lookup
 from engine.sequence import State
 
@@ -71,6 +72,31 @@ def test_a_line_that_waits_for_a_prefix_is_looked_at_to_a_bounded_depth():
     world.step()
     assert behind.started_at is not None
     world.run()
+
+
+def test_a_step_looks_at_no_more_of_a_longer_line(monkeypatch):
+    """Where all rows are taken, and where one comes free in each step."""
+    looked = []
+    for name in ("is_waiting", "find", "must_wait"):
+        method = getattr(Prefixes, name)
+        monkeypatch.setattr(
+            Prefixes, name, lambda *given, method=method: looked.append(1) or method(*given)
+        )
+
+    def num_looks(num_waiting):
+        world = World("xy" * 8, max_batch_size=4, max_waiting=2000, max_waiting_tokens=99_999)
+        for number in range(4):
+            world.add(chr(ord("a") + number) * 3, 8 + number)
+        world.step()
+        for number in range(num_waiting):
+            world.add("abcdefgh"[number % 8] * 4, 4)
+        looked.clear()
+        for _ in range(14):
+            world.step()
+        assert sum(s.state is State.FINISHED for s in world.sequences.values()) >= 4
+        return len(looked)
+
+    assert num_looks(1500) == num_looks(50) > 14
 
 
 @pytest.mark.parametrize("what", ["abort", "abort in a step", "row error", "step error"])
