@@ -14,7 +14,7 @@ from typing import Any
 from engine import child
 from engine.errors import GenerationFailed, InvalidGrammar
 from engine.grammar import Grammar
-from engine.matchers import MAX_COMPILE_S, MAX_SOURCE, Kept, Matchers, Vocabulary
+from engine.matchers import MAX_COMPILE_S, MAX_SOURCE, LruCache, Matchers, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Grammars:
     def __init__(self, vocabulary: Vocabulary, matchers: Matchers) -> None:
         self._matchers = matchers
         self._helper = _Helper(vocabulary)
-        self._refused: Kept[str] = Kept(_MAX_REFUSED_BYTES)
+        self._refused: LruCache[str] = LruCache(_MAX_REFUSED_BYTES)
 
     def __contains__(self, grammar: Grammar) -> bool:
         """Tell whether it may be used right away."""

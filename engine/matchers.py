@@ -46,7 +46,7 @@ class Vocabulary:
     eos_token_ids: tuple[int, ...]
 
 
-class Kept(Generic[T]):
+class LruCache(Generic[T]):
     """What was used last, by grammar, while its costs stay below a bound; safe from threads."""
 
     def __init__(self, max_cost: int) -> None:
@@ -107,7 +107,7 @@ class Matchers:
             max_lexer_states=_MAX_LEXER_STATES,
             verbose_errors=False,
         )
-        self._kept: Kept[LLMatcher] = Kept(max_kept_bytes)
+        self._kept: LruCache[LLMatcher] = LruCache(max_kept_bytes)
 
     def __contains__(self, grammar: Grammar) -> bool:
         return grammar in self._kept

@@ -24,7 +24,7 @@ from engine.compute.kernels.table import (
     Kernels,
     Layer,
     LayerAdapter,
-    Turns,
+    RopeTable,
 )
 from engine.compute.kv_cache import KVCache
 from engine.compute.logits import PANEL, Logits
@@ -41,7 +41,7 @@ _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 _HEAD_NORMS = ("q_norm", "k_norm")
 _NO_KERNEL = "kernels attend plainly, over heads and blocks of multiples of 32"
 _DIFFERS = "the library's modules run: %s is not as in a Llama"
-_FIRST_TURNS = 4096
+_FIRST_POSITIONS = 4096
 """Positions that are tabulated at load; more when they come."""
 _TOLERANCE = 0.03
 """Of what a layer adds, by which a kernel's roundings may make it differ."""
@@ -62,7 +62,7 @@ class Decoder:
         self._attention = attention
         self._max_position = max_position
         self._rotary = body.rotary_emb
-        self._turns = self._turns_of(_FIRST_TURNS)
+        self._rope_table = self._rope_table_of(_FIRST_POSITIONS)
         self._layers: list[Layer] = []
         self._adapters: list[list[LayerAdapter]] = []
         self._joined: tuple[KVCache, DecoderLayers] | None = None
@@ -81,10 +81,12 @@ class Decoder:
         paged = self._attention.paged
         # in whole blocks: looking at the positions takes longer
         longest = min(paged.tables.shape[1] * self._attention.cache.block_size, self._max_position)
-        if longest > len(self._turns.cosine):
-            self._turns = self._turns_of(2 * longest)
+        if longest > len(self._rope_table.cosine):
+            self._rope_table = self._rope_table_of(2 * longest)
         logits = self._logits_for(len(logits_at))
-        self._joined_layers().forward(token_ids, logits_at, paged, self._turns, logits, adapted)
+        self._joined_layers().forward(
+            token_ids, logits_at, paged, self._rope_table, logits, adapted
+        )
         return logits
 
     def take(self, module: Any, trace: "Trace", *, is_int8: bool) -> str | None:
@@ -126,7 +128,7 @@ class Decoder:
         cache, x = self._attention.cache, trace.entered[place].clone()
         k, v = [cache.k[place]], [cache.v[place]]
         one = self._kernels.decoder(self._heads, self._epsilon, [layer], k, v)
-        one.add(x, self._attention.paged, self._turns)
+        one.add(x, self._attention.paged, self._rope_table)
         return not _is_near(x, trace.entered[place + 1], trace.entered[place])
 
     def _joined_layers(self) -> DecoderLayers:
@@ -145,11 +147,11 @@ class Decoder:
             self._joined = (cache, layers)
         return self._joined[1]
 
-    def _turns_of(self, num_positions: int) -> Turns:
+    def _rope_table_of(self, num_positions: int) -> RopeTable:
         """Tabulate the library's own rule, which beyond the last position may be another."""
         positions = torch.arange(min(num_positions, self._max_position))
         cosine, sine = self._rotary(torch.empty(0), positions[None])
-        return Turns(cosine[0].contiguous(), sine[0].contiguous())
+        return RopeTable(cosine[0].contiguous(), sine[0].contiguous())
 
     def _logits_for(self, num_rows: int) -> Logits:
         """Give room for logits, the same again: fresh memory costs more than the product."""

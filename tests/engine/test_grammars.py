@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from engine.errors import GenerationFailed, InvalidGrammar
 from engine.grammar import Grammar, GrammarKind
 from engine.grammars import Grammars
-from engine.matchers import MAX_SOURCE, Kept, Matchers, Vocabulary
+from engine.matchers import MAX_SOURCE, LruCache, Matchers, Vocabulary
 
 GOOD = Grammar(GrammarKind.JSON_SCHEMA, '{"type": "object"}')
 
@@ -141,7 +141,7 @@ def test_without_an_end_token_there_are_no_grammars(vocabulary):
 
 
 def test_what_was_used_last_is_kept():
-    kept = Kept(max_cost=100)
+    kept = LruCache(max_cost=100)
     named = {name: Grammar(GrammarKind.REGEX, name) for name in "abcd"}
     for name in "abc":
         kept.put(named[name], name, 29)

@@ -155,9 +155,9 @@ def test_positions_beyond_the_first_table_are_tabulated_when_they_come(wide, mon
     prompts = random_prompts(5, [200])
     limits = {"block_size": 32, "num_blocks": 64}
     expected = make_bench(wide, **limits).generate(prompts)
-    monkeypatch.setattr(wide._decoder, "_turns", wide._decoder._turns_of(2))
+    monkeypatch.setattr(wide._decoder, "_rope_table", wide._decoder._rope_table_of(2))
     assert make_bench(wide, **limits).generate(prompts) == expected
-    assert len(wide._decoder._turns.cosine) == 2 * 224, "not twice as many as its blocks hold"
+    assert len(wide._decoder._rope_table.cosine) == 2 * 224, "not twice as many as its blocks hold"
 
 
 @pytest.mark.parametrize("part", ["embed_tokens", "norm", "layers.1.mlp.up_proj"])

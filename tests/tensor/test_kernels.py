@@ -14,7 +14,7 @@ from engine.compute.kernels.table import (
     Layer,
     LayerAdapter,
     Paged,
-    Turns,
+    RopeTable,
     interleaved,
 )
 from engine.compute.logits import Logits
@@ -184,9 +184,9 @@ def test_a_norm_is_the_references(native, reference, shape, offset):
     assert_near(got, expected)
 
 
-def turns_of(dim, num_positions):
+def rope_table_of(dim, num_positions):
     angles = torch.rand(num_positions, dim // 2) * 6
-    return Turns(*(torch.cat([f(angles), f(angles)], dim=1) for f in (torch.cos, torch.sin)))
+    return RopeTable(*(torch.cat([f(angles), f(angles)], dim=1) for f in (torch.cos, torch.sin)))
 
 
 def paged_of(lengths, block_size, num_spare=3):
@@ -234,15 +234,15 @@ def test_turned_heads_and_the_cache_are_the_references(
 ):
     heads = Heads(num_heads, num_kv_heads, dim)
     paged, num_blocks = paged_of([9, 1, 33, *range(40, 60)], block_size)
-    turns = turns_of(dim, 64)
+    rope_table = rope_table_of(dim, 64)
     norms = (random(dim), random(dim)) if has_norms else (None, None)
     qkv = random(23, heads.width)
     expected = qkv.float()
     widened = tuple(None if norm is None else norm.float() for norm in norms)
     size = (num_kv_heads, num_blocks, block_size, dim)
     caches, expected_caches = caches_of(native, *size), caches_of(reference, *size)
-    reference.rope_write(expected, heads, widened, 1e-6, turns, paged, *expected_caches)
-    native.rope_write(qkv, heads, norms, 1e-6, turns, paged, *caches)
+    reference.rope_write(expected, heads, widened, 1e-6, rope_table, paged, *expected_caches)
+    native.rope_write(qkv, heads, norms, 1e-6, rope_table, paged, *caches)
     assert_near(qkv, expected)
     for cache, expected_cache, is_key in zip(caches, expected_caches, (True, False), strict=True):
         assert_near(in_plain_layout(cache, is_key), expected_cache.flatten(1, 2))
@@ -286,7 +286,7 @@ def test_layers_together_are_the_references(native, window, is_biased, is_int8):
     hidden, inner, heads = 64, 96, Heads(4, 2, 32)
     reference = Reference(torch.bfloat16)
     paged, num_blocks = paged_of([1, 40, 17, 90], 32)
-    turns = turns_of(32, 90)
+    rope_table = rope_table_of(32, 90)
     weights = [
         [random(n, k) / k**0.5 for n, k in shapes]
         for shapes in 2
@@ -308,7 +308,7 @@ def test_layers_together_are_the_references(native, window, is_biased, is_int8):
             *(caches_of(kernels, 2, num_blocks, 32, 32, seed) for seed in (1, 2)), strict=True
         )
         got[kernels] = x.clone()
-        kernels.decoder(heads, 1e-6, layers, k, v).add(got[kernels], paged, turns)
+        kernels.decoder(heads, 1e-6, layers, k, v).add(got[kernels], paged, rope_table)
     assert (got[native] - x).abs().max() > 1
     difference = (got[native].float() - got[reference].float()).norm()
     tolerance = 0.05 if is_int8 else 0.02  # the reference rounds weights only
@@ -320,7 +320,7 @@ def test_layers_with_adapters_are_the_references_and_each_token_is_by_itself(nat
     hidden, inner, heads, rank = 64, 96, Heads(4, 2, 32), 6
     reference = Reference(torch.bfloat16)
     paged, num_blocks = paged_of([1, 40, 17, 90, 33], 32)
-    turns = turns_of(32, 90)
+    rope_table = rope_table_of(32, 90)
     sizes = [(heads.width, hidden), (hidden, 128), (2 * inner, hidden), (hidden, inner)]
     weights = [random(n, k) / k**0.5 for n, k in sizes]
     pairs = [
@@ -346,7 +346,7 @@ def test_layers_with_adapters_are_the_references_and_each_token_is_by_itself(nat
             adapters.append([LayerAdapter(*parts, *[None] * (4 - len(parts)))])
         caches = [[cache] for cache in caches_of(kernels, 2, num_blocks, 32, 32)]
         y = x.clone()
-        kernels.decoder(heads, 1e-6, [layer], *caches, adapters).add(y, paged, turns, adapted)
+        kernels.decoder(heads, 1e-6, [layer], *caches, adapters).add(y, paged, rope_table, adapted)
         return y
 
     both, one, none = (added(native, adapted) for adapted in (of_both, of_one, ()))
@@ -379,7 +379,7 @@ def test_adapters_that_do_not_fit_are_refused():
     for tokens in ([2], [-1, 0]):
         adapted = [AdapterTokens(0, torch.tensor(tokens))]
         with pytest.raises(ValueError, match="a kernel wants some of 2 tokens"):
-            join(4, 96).add(random(2, 32), paged, turns_of(32, 9), adapted)
+            join(4, 96).add(random(2, 32), paged, rope_table_of(32, 9), adapted)
 
 
 @pytest.mark.parametrize("is_in_place", [False, True])
@@ -473,9 +473,9 @@ def test_what_a_kernel_cannot_take_is_refused_with_what_was_given(native):
     heads, none = Heads(1, 1, 64), (None, None)
     norms = (random(64), random(32))
     with pytest.raises(ValueError, match=r"\[64\] without gaps\. Given: .*\[32\]"):
-        native.rope_write(random(1, 192), heads, norms, 1e-6, turns_of(64, 9), paged, k, k)
-    with pytest.raises(ValueError, match="positions that have no turns"):
-        native.rope_write(random(1, 192), heads, none, 1e-6, turns_of(64, 8), paged, k, k)
+        native.rope_write(random(1, 192), heads, norms, 1e-6, rope_table_of(64, 9), paged, k, k)
+    with pytest.raises(ValueError, match="positions beyond the RoPE table"):
+        native.rope_write(random(1, 192), heads, none, 1e-6, rope_table_of(64, 8), paged, k, k)
 
 
 @pytest.mark.parametrize("value", [-1, 64])
@@ -487,13 +487,13 @@ def test_what_would_lead_outside_of_the_cache_is_refused_before_it_is_done(nativ
     parts = {each: torch.tensor([number]) for each, number in numbers.items()}
     paged = Paged(**parts, tables=torch.tensor([[0, 1]]))
     out, before, qkv = random(1, 1, 64), k.clone(), random(1, 192)
-    turns, heads = turns_of(64, 128), Heads(1, 1, 64)
+    rope_table, heads = rope_table_of(64, 128), Heads(1, 1, 64)
 
     def write():
         native.write(out.clone(), out.clone(), paged.slots, k, k)
 
     def rope_write():
-        native.rope_write(qkv, heads, (None, None), 1e-6, turns, paged, k, k)
+        native.rope_write(qkv, heads, (None, None), 1e-6, rope_table, paged, k, k)
 
     def attend():
         native.attend(out.clone(), k, k, paged, None, 1.0, out)

@@ -31,8 +31,8 @@ def test_a_library_that_is_none_is_told(tmp_path):
     ],
 )
 def test_a_library_that_cannot_run_here_is_told(tmp_path, version, missing, reason):
-    names = "greedy mask pack linear pack_int8 linear_int8 int8_room rms_norm rope_write write"
-    names += " has_amx attend attend_can attend_scratch decode"
+    names = "greedy mask pack linear pack_int8 linear_int8 int8_workspace rms_norm rope_write write"
+    names += " has_amx attend attend_can attend_workspace decode"
     lines = [f"void millrace_{name}() {{}}" for name in names.split()]
     lines += [f"long millrace_version() {{ return {version}; }}"]
     lines += [f"const char* millrace_missing() {{ return {missing}; }}"]

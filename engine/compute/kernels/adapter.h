@@ -22,7 +22,7 @@ struct AdapterTokens {
   const int64_t* tokens;
 };
 
-struct AdapterRoom {
+struct AdapterWorkspace {
   bf16 *gathered, *narrow;  // [tokens, k], [tokens, rank]
   float* added;             // [tokens, n]
 };
@@ -38,19 +38,19 @@ INLINE void add(bf16* y, __m512 value, __mmask16 mask) {
 // x [step's tokens, k] times an adapter's low rank is added to y [step's tokens, n].
 template <class Number>
 static void add_low_rank(const Team& team, const AdapterTokens& of, const LowRank& w, const bf16* x,
-                         int64_t k, Number* y, int64_t n, const AdapterRoom& room) {
+                         int64_t k, Number* y, int64_t n, const AdapterWorkspace& workspace) {
   if (w.a == nullptr) return;
   const Linear a = {w.a, nullptr, nullptr, w.rank, k}, b = {w.b, nullptr, nullptr, n, w.rank};
   const int64_t m = of.num_tokens, begin = team.begin(m), end = team.end(m);
   for (int64_t i = begin; i < end; ++i)
-    memcpy(room.gathered + i * k, x + of.tokens[i] * k, k * sizeof(bf16));
+    memcpy(workspace.gathered + i * k, x + of.tokens[i] * k, k * sizeof(bf16));
   team.wait();
-  multiply(team, room.gathered, m, a, room.narrow, nullptr, STORE, nullptr, &b);
+  multiply(team, workspace.gathered, m, a, workspace.narrow, nullptr, STORE, nullptr, &b);
   team.wait();
-  multiply(team, room.narrow, m, b, room.added, nullptr, FLOATS, nullptr, nullptr);
+  multiply(team, workspace.narrow, m, b, workspace.added, nullptr, FLOATS, nullptr, nullptr);
   team.wait();
   for (int64_t i = begin; i < end; ++i) {
-    const float* from = room.added + i * n;
+    const float* from = workspace.added + i * n;
     Number* to = y + of.tokens[i] * n;
     for (int64_t j = 0; j < n; j += 16) {
       const __mmask16 mask = tail(n - j);
@@ -60,7 +60,8 @@ static void add_low_rank(const Team& team, const AdapterTokens& of, const LowRan
   team.wait();
 }
 
-// What the epilogue SILU_MUL does, of sums [m, n] that an adapter was added to; n is a multiple of 32.
+// What the epilogue SILU_MUL does, of sums [m, n] that an adapter was added to; n is a multiple
+// of 32.
 static void silu_mul(const Team& team, const float* sums, int64_t m, int64_t n, bf16* y) {
   for (int64_t i = team.begin(m); i < team.end(m); ++i)
     for (int64_t j = 0; j < n; j += 32) {

@@ -1,8 +1,8 @@
 // Each token's queries over the paged cache: softmax(q K^T) V, each block read where it lies.
 //
-// The heads that share a KV head go together, so that its keys are read once for all of them. Blocks
-// lie anywhere, where no processor looks ahead by itself, so they are asked for some time before they
-// are read. Sums are float, weights bfloat16.
+// The heads that share a KV head go together, so that its keys are read once for all of them.
+// Blocks lie anywhere, where no processor looks ahead by itself, so they are asked for some time
+// before they are read. Sums are float, weights bfloat16.
 
 #include "kernels.h"
 
@@ -35,8 +35,8 @@ struct Seen {
   }
 };
 
-// A thread's units, of which it asks for the pieces in the order in which they are read, some before
-// they are: keys panel by panel, then values number by number.
+// A thread's units, of which it asks for the pieces in the order in which they are read, some
+// before they are: keys panel by panel, then values number by number.
 struct Asked {
   const Units& units;
   const Cache &keys, &values;
@@ -108,8 +108,8 @@ static void score(const bf16* queries, const Seen& seen, Asked& asked, float sca
     __m512 low[ROWS], high[ROWS];
     clear<ROWS>(low, high);
     for (int64_t i = 0; i < dim; i += PANEL)
-      add_products<ROWS>(queries + i, dim, seen.key_piece(p, i), PANEL / 2, asked.next(), LINES, low,
-                         high);
+      add_products<ROWS>(queries + i, dim, seen.key_piece(p, i), PANEL / 2, asked.next(), LINES,
+                         low, high);
     const __mmask16 m0 = seen.mask(p * PANEL), m1 = seen.mask(p * PANEL + 16);
     float* scores = scratch.scores + p * PANEL;
 #pragma GCC unroll 14
@@ -170,22 +170,24 @@ static void attend_with(const bf16* queries, const Seen& seen, Asked& asked, flo
 typedef void (*Attend)(const bf16*, const Seen&, Asked&, float, const Scratch&, bf16*);
 
 static const Attend attend_heads[MAX_ROWS] = {
-    attend_with<1>,  attend_with<2>,  attend_with<3>,  attend_with<4>,  attend_with<5>,
-    attend_with<6>,  attend_with<7>,  attend_with<8>,  attend_with<9>,  attend_with<10>,
+    attend_with<1>,  attend_with<2>,  attend_with<3>,  attend_with<4>, attend_with<5>,
+    attend_with<6>,  attend_with<7>,  attend_with<8>,  attend_with<9>, attend_with<10>,
     attend_with<11>, attend_with<12>, attend_with<13>, attend_with<14>};
 
-FACE int64_t millrace_attend_can(int64_t dim, int64_t block_size) {
+EXPORT int64_t millrace_attend_can(int64_t dim, int64_t block_size) {
   return dim % PANEL == 0 && block_size % PANEL == 0;
 }
 
-static int64_t scratch_length(int64_t max_length) { return (max_length + PANEL - 1) / PANEL * PANEL; }
+static int64_t scratch_length(int64_t max_length) {
+  return (max_length + PANEL - 1) / PANEL * PANEL;
+}
 
 static int64_t scratch_bytes(int64_t group, int64_t length) {
   return (group < MAX_ROWS ? group : MAX_ROWS) * length * (sizeof(float) + sizeof(bf16));
 }
 
 // Bytes of `scratch` for rows of at most so many tokens, on every thread.
-FACE int64_t millrace_attend_scratch(int64_t group, int64_t max_length) {
+EXPORT int64_t millrace_attend_workspace(int64_t group, int64_t max_length) {
   return omp_get_max_threads() * scratch_bytes(group, scratch_length(max_length));
 }
 
@@ -204,20 +206,20 @@ void attend(const Team& team, const Units& units, const bf16* queries, int64_t q
     for (int64_t g = 0; g < group; g += MAX_ROWS) {
       asked.is_resting = g > 0;
       const int64_t count = group - g < MAX_ROWS ? group - g : MAX_ROWS;
-      const Scratch room = {(float*)own, (bf16*)(own + count * length * sizeof(float)), length};
+      const Scratch own_part = {(float*)own, (bf16*)(own + count * length * sizeof(float)), length};
       const int64_t token = units.token(unit), first = seen.head * group + g;
-      attend_heads[count - 1](queries + token * query_stride + first * heads.dim, seen, asked, scale,
-                              room, out + (token * heads.num + first) * heads.dim);
+      attend_heads[count - 1](queries + token * query_stride + first * heads.dim, seen, asked,
+                              scale, own_part, out + (token * heads.num + first) * heads.dim);
     }
   }
 }
 
-FACE int64_t millrace_attend(const bf16* queries, int64_t query_stride, int64_t num_tokens,
-                             int64_t num_heads, int64_t num_kv_heads, int64_t dim, bf16* k, bf16* v,
-                             int64_t num_blocks, int64_t block_size, const int64_t* tables,
-                             int64_t num_rows, int64_t table_stride, const int64_t* rows,
-                             const int64_t* positions, int64_t window, float scale, char* scratch,
-                             bf16* out) {
+EXPORT int64_t millrace_attend(const bf16* queries, int64_t query_stride, int64_t num_tokens,
+                               int64_t num_heads, int64_t num_kv_heads, int64_t dim, bf16* k,
+                               bf16* v, int64_t num_blocks, int64_t block_size,
+                               const int64_t* tables, int64_t num_rows, int64_t table_stride,
+                               const int64_t* rows, const int64_t* positions, int64_t window,
+                               float scale, char* scratch, bf16* out) {
   const Tokens tokens = {num_tokens, positions, nullptr, rows, tables, num_rows, table_stride};
   if (!tokens.lie_in(num_blocks, block_size)) return OUTSIDE_CACHE;
   const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};

@@ -21,8 +21,7 @@ INLINE const char* keys_of(const bf16* block, int64_t token, int64_t dim) {
   return (const char*)(block + token * dim);
 }
 
-INLINE const char* values_of(const bf16* block, int64_t token, int64_t number,
-                             int64_t block_size) {
+INLINE const char* values_of(const bf16* block, int64_t token, int64_t number, int64_t block_size) {
   return (const char*)(block + number * block_size + token * PANEL);
 }
 

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from engine.compute.kernels.table import Heads, Paged, Turns
+from engine.compute.kernels.table import Heads, Paged, RopeTable
 from engine.compute.logits import PANEL, Logits
 
 _OUTSIDE = (
     "tokens whose rows, blocks, slots or positions are not within the cache",
-    "positions that have no turns",
+    "positions beyond the RoPE table",
     "ids that have no embedding",
     "logits of tokens that are not in the step",
 )
@@ -57,10 +57,10 @@ def check_cache(heads: Heads, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"a kernel wants blocks and heads of whole {PANEL}. Given: {[*k.shape]}")
 
 
-def check_turns(turns: Turns, heads: Heads) -> None:
-    """Check what heads are turned by."""
-    for table in (turns.cosine, turns.sine):
-        check(table, (len(turns.cosine), heads.dim), torch.float32)
+def check_rope_table(rope_table: RopeTable, heads: Heads) -> None:
+    """Check what heads are rotated by."""
+    for table in (rope_table.cosine, rope_table.sine):
+        check(table, (len(rope_table.cosine), heads.dim), torch.float32)
 
 
 def check_verdict(verdict: int) -> None:

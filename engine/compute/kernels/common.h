@@ -1,7 +1,7 @@
 // What the kernels share: bfloat16 in and out, exp, and what compiler and processor must offer.
 //
-// A kernel has a C face, takes raw pointers and sizes in elements, allocates nothing and checks
-// nothing: native.py does. It runs on the OpenMP threads of torch, which is loaded before.
+// A kernel has a C interface, takes raw pointers and sizes in elements, and allocates nothing.
+// native.py checks the sizes. It runs on the OpenMP threads of torch, which is loaded before.
 
 #pragma once
 
@@ -13,13 +13,13 @@
 
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,avx2,fma")
 
-#define FACE extern "C" __attribute__((visibility("default")))
+#define EXPORT extern "C" __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
 
 typedef uint16_t bf16;
 
-// What a face returns that looks at numbers which lead to memory; nothing was done but for GOOD.
-enum Verdict { GOOD, OUTSIDE_CACHE, OUTSIDE_TURNS, OUTSIDE_EMBEDDING, OUTSIDE_STEP };
+// What a function returns that looks first where its numbers lead; nothing was done but for GOOD.
+enum Verdict { GOOD, OUTSIDE_CACHE, OUTSIDE_ROPE_TABLE, OUTSIDE_EMBEDDING, OUTSIDE_STEP };
 
 // Sixteen numbers of a register; `mask` says which of them exist.
 

@@ -31,18 +31,18 @@ struct Shape {
 
 struct Step {
   Tokens tokens;
-  const int64_t* ids;  // of the tokens, or null: x is there already
-  bf16* x;  // [tokens, hidden]: embedded tokens, to which every layer adds
+  const int64_t* ids;          // of the tokens, or null: x is there already
+  bf16* x;                     // [tokens, hidden]: embedded tokens, to which every layer adds
   const float *cosine, *sine;  // [num_positions, dim]
   int64_t num_positions;
   int64_t num_logits;  // of the tokens logits_at, or 0
   const int64_t* logits_at;
   float *logits, *tops;
   bf16 *y, *qkv, *attended, *h;  // room for the layers' own results
-  char *scratch, *room;  // for attention; for products of 8 bits
+  char *scratch, *quantised;     // for attention; for products of 8 bits
   int64_t num_adapters;
   const AdapterTokens* adapters;
-  AdapterRoom adapter_room;
+  AdapterWorkspace adapter_workspace;
   float* sums;  // [tokens, gate_up.n], where there are adapters
 };
 
@@ -66,7 +66,7 @@ struct Worker {
       ::normalise(s.x + s.logits_at[i] * shape.hidden, shape.hidden, shape.norm, 0, shape.epsilon,
                   s.y + i * shape.hidden);
     team.wait();
-    multiply(team, s.y, s.num_logits, shape.head, s.logits, s.tops, LOGITS, s.room, nullptr);
+    multiply(team, s.y, s.num_logits, shape.head, s.logits, s.tops, LOGITS, s.quantised, nullptr);
   }
 
   void normalise(const bf16* w) const {
@@ -77,17 +77,17 @@ struct Worker {
   // `next`: what is multiplied after this, or null.
   void multiply_by(const Linear& w, const bf16* x, void* y, Epilogue epilogue,
                    const Linear* next) const {
-    multiply(team, x, s.tokens.num, w, y, nullptr, epilogue, s.room, next);
+    multiply(team, x, s.tokens.num, w, y, nullptr, epilogue, s.quantised, next);
     team.wait();
   }
 
   // Adds to y what the step's adapters make of a linear's input.
   template <class Number>
-  void adapt(int64_t layer, LowRank LayerAdapter::*part, const bf16* x, const Linear& w,
+  void adapt(int64_t layer, LowRank LayerAdapter::* part, const bf16* x, const Linear& w,
              Number* y) const {
     for (int64_t i = 0; i < s.num_adapters; ++i)
       add_low_rank(team, s.adapters[i], s.adapters[i].layers[layer].*part, x, w.k, y, w.n,
-                   s.adapter_room);
+                   s.adapter_workspace);
   }
 
   // silu(gate) * up; where an adapter adds to them, by way of all their sums, which are the same.
@@ -122,10 +122,10 @@ struct Worker {
   }
 };
 
-FACE int64_t millrace_decode(const Shape* shape, const Layer* layers, const Step* step) {
+EXPORT int64_t millrace_decode(const Shape* shape, const Layer* layers, const Step* step) {
   const Tokens& tokens = step->tokens;
   if (!tokens.lie_in(shape->num_blocks, shape->block_size)) return OUTSIDE_CACHE;
-  if (!all_below(tokens.positions, tokens.num, step->num_positions)) return OUTSIDE_TURNS;
+  if (!all_below(tokens.positions, tokens.num, step->num_positions)) return OUTSIDE_ROPE_TABLE;
   if (step->ids != nullptr && !all_below(step->ids, tokens.num, shape->num_ids))
     return OUTSIDE_EMBEDDING;
   if (!all_below(step->logits_at, step->num_logits, tokens.num)) return OUTSIDE_STEP;

@@ -39,8 +39,8 @@ static float log_sum_exp(const float* row, int64_t n, float top) {
 // Of logits [any, n] and the largest of their panels, tops [any, panels], the m rows that `rows`
 // names; ids [m]: the lowest among equals, -1 where the row has a NaN or its maximum is not finite;
 // logprobs [m], or null.
-FACE void millrace_greedy(const float* logits, const float* tops, int64_t n, const int64_t* rows,
-                          int64_t m, int64_t* ids, float* logprobs) {
+EXPORT void millrace_greedy(const float* logits, const float* tops, int64_t n, const int64_t* rows,
+                            int64_t m, int64_t* ids, float* logprobs) {
   const int64_t num_panels = (n + PANEL - 1) / PANEL;
 #pragma omp parallel for schedule(dynamic) if (m > 4)
   for (int64_t i = 0; i < m; ++i) {

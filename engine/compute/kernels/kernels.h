@@ -1,5 +1,5 @@
-// The kernels, as each thread of a team calls them; each is described where it is written, above what
-// Python calls.
+// The kernels, as each thread of a team calls them; each is described where it is written, above
+// what Python calls.
 
 #pragma once
 
@@ -27,19 +27,20 @@ struct Linear {
   const char* panel(int64_t p) const { return (const char*)packed + p * panel_bytes(); }
 };
 
-// y = x W^T for x [m, k]. `tops` is for LOGITS, `room` for weights of 8 bits; what the threads read
-// after this is `next`, or null.
+// y = x W^T for x [m, k]. `tops` is for LOGITS, `workspace` for weights of 8 bits; what the threads
+// read after this is `next`, or null.
 void multiply(const Team& team, const bf16* x, int64_t m, const Linear& w, void* y, float* tops,
-              Epilogue epilogue, char* room, const Linear* next);
+              Epilogue epilogue, char* workspace, const Linear* next);
 
-void multiply_int8(const Team& team, const bf16* x, int64_t m, const Linear& w, void* y, float* tops,
-                   Epilogue epilogue, char* room, const Linear* next);
+void multiply_int8(const Team& team, const bf16* x, int64_t m, const Linear& w, void* y,
+                   float* tops, Epilogue epilogue, char* workspace, const Linear* next);
 
 void rms_norm(const Team& team, const bf16* x, int64_t m, int64_t n, const bf16* w, float offset,
               float epsilon, bf16* y);
 
-void rope_write(const Units& units, bf16* qkv, const bf16* q_norm, const bf16* k_norm, float epsilon,
-                const float* cosine, const float* sine, const Cache& keys, const Cache& values);
+void rope_write(const Units& units, bf16* qkv, const bf16* q_norm, const bf16* k_norm,
+                float epsilon, const float* cosine, const float* sine, const Cache& keys,
+                const Cache& values);
 
 void attend(const Team& team, const Units& units, const bf16* queries, int64_t query_stride,
             const Cache& keys, const Cache& values, float scale, char* scratch, bf16* out);

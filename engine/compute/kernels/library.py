@@ -25,12 +25,12 @@ class Library:
         self.linear = self._function("linear", None, "piippippi")
         self.pack_int8 = self._function("pack_int8", None, "piipp")
         self.linear_int8 = self._function("linear_int8", None, "piipppippip")
-        self.int8_room = self._function("int8_room", c_int64, "ii")
+        self.int8_workspace = self._function("int8_workspace", c_int64, "ii")
         self.rms_norm = self._function("rms_norm", None, "piipffp")
         self.rope_write = self._function("rope_write", c_int64, "piiiippfpppipppii")
         self.write = self._function("write", c_int64, "ppiiipppii")
         self.attend_can = self._function("attend_can", c_int64, "ii")
-        self.attend_scratch = self._function("attend_scratch", c_int64, "ii")
+        self.attend_workspace = self._function("attend_workspace", c_int64, "ii")
         self.attend = self._function("attend", c_int64, "piiiiippiipiippifpp")
         self.mask = self._function("mask", None, "pippp")
         self.greedy = self._function("greedy", None, "ppipipp")
@@ -124,8 +124,8 @@ class AdapterTokensStruct(ctypes.Structure):
     )
 
 
-class AdapterRoomStruct(ctypes.Structure):
-    """Room for what adapters add."""
+class AdapterWorkspaceStruct(ctypes.Structure):
+    """Workspace for what adapters add."""
 
     _fields_ = (("gathered", c_void_p), ("narrow", c_void_p), ("added", c_void_p))
 
@@ -155,10 +155,10 @@ class StepStruct(ctypes.Structure):
         ("attended", c_void_p),
         ("h", c_void_p),
         ("scratch", c_void_p),
-        ("room", c_void_p),
+        ("quantised", c_void_p),
         ("num_adapters", c_int64),
         ("adapters", POINTER(AdapterTokensStruct)),
-        ("adapter_room", AdapterRoomStruct),
+        ("adapter_workspace", AdapterWorkspaceStruct),
         ("sums", c_void_p),
     )
 

@@ -29,13 +29,13 @@ struct Bf16Product {
 };
 
 void multiply(const Team& team, const bf16* x, int64_t m, const Linear& w, void* y, float* tops,
-              Epilogue epilogue, char* room, const Linear* next) {
-  if (w.scales != nullptr) return multiply_int8(team, x, m, w, y, tops, epilogue, room, next);
+              Epilogue epilogue, char* workspace, const Linear* next) {
+  if (w.scales != nullptr) return multiply_int8(team, x, m, w, y, tops, epilogue, workspace, next);
   multiply_to(team, Bf16Product{w, x}, m, y, tops, epilogue, next);
 }
 
 // weight [n, k] to `packed`, whose last panel keeps what is behind row n: zero it before.
-FACE void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed) {
+EXPORT void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed) {
 #pragma omp parallel for
   for (int64_t row = 0; row < n; ++row) {
     bf16* panel = packed + row / PANEL * PANEL * k + row % PANEL * 2;
@@ -43,8 +43,7 @@ FACE void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed) 
   }
 }
 
-FACE void millrace_linear(const bf16* x, int64_t m, int64_t k, const bf16* packed,
-                          const bf16* bias, int64_t n, void* y, float* tops,
-                          int64_t epilogue) {
+EXPORT void millrace_linear(const bf16* x, int64_t m, int64_t k, const bf16* packed,
+                            const bf16* bias, int64_t n, void* y, float* tops, int64_t epilogue) {
   multiply_alone(x, m, {packed, nullptr, bias, n, k}, y, tops, (Epilogue)epilogue, nullptr);
 }

@@ -2,8 +2,8 @@
 //
 // x becomes 8 bits too, with one scale for every GROUP numbers of a row, so that sums are exact
 // within a group. A panel is [k/4][32][4]: one instruction multiplies sixteen columns by four
-// numbers of one row. Weights are kept as w + 128, unsigned, as that instruction wants; `sums` takes
-// away again what this adds. NaN and infinity in a row make it NaN.
+// numbers of one row. Weights are kept as w + 128, unsigned, as that instruction wants; `sums`
+// takes away again what this adds. NaN and infinity in a row make it NaN.
 
 #include "product.h"
 
@@ -17,10 +17,10 @@ struct Rows {
   float* scales;
   int32_t* sums;
 
-  Rows(char* room, int64_t m, int64_t k)
-      : values((int8_t*)(room + 2 * m * num_groups(k) * 4)),
-        scales((float*)room),
-        sums((int32_t*)room + m * num_groups(k)) {}
+  Rows(char* workspace, int64_t m, int64_t k)
+      : values((int8_t*)(workspace + 2 * m * num_groups(k) * 4)),
+        scales((float*)workspace),
+        sums((int32_t*)workspace + m * num_groups(k)) {}
 };
 
 // What _mm512_dpbusd_epi32 is for, of which GCC 12 copies the sum twice.
@@ -39,8 +39,7 @@ __attribute__((noinline)) static void add_group(const Rows& rows, int64_t k, int
   const int64_t end = begin + GROUP < k ? begin + GROUP : k;
   __m512i low[ROWS], high[ROWS];
 #pragma GCC unroll 14
-  for (int r = 0; r < ROWS; ++r)
-    low[r] = high[r] = _mm512_set1_epi32(rows.sums[at + r * groups]);
+  for (int r = 0; r < ROWS; ++r) low[r] = high[r] = _mm512_set1_epi32(rows.sums[at + r * groups]);
   for (int64_t i = begin; i < end; i += 4, w += LINES, later += stride) {
     const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + LINES / 2);
     ask_for<ROWS>(later);
@@ -124,18 +123,18 @@ static void quantise(const Team& team, const bf16* x, int64_t m, int64_t k, cons
   }
 }
 
-// x is quantised in `room`.
-void multiply_int8(const Team& team, const bf16* x, int64_t m, const Linear& w, void* y, float* tops,
-                   Epilogue epilogue, char* room, const Linear* next) {
-  const Rows rows(room, m, w.k);
+// x is quantised in `workspace`.
+void multiply_int8(const Team& team, const bf16* x, int64_t m, const Linear& w, void* y,
+                   float* tops, Epilogue epilogue, char* workspace, const Linear* next) {
+  const Rows rows(workspace, m, w.k);
   quantise(team, x, m, w.k, rows);
   team.wait();
   multiply_to(team, Int8Product{w, rows}, m, y, tops, epilogue, next);
 }
 
 // weight [n, k], k a multiple of four, to `packed` and `scales` [n].
-FACE void millrace_pack_int8(const bf16* weight, int64_t n, int64_t k, uint8_t* packed,
-                             float* scales) {
+EXPORT void millrace_pack_int8(const bf16* weight, int64_t n, int64_t k, uint8_t* packed,
+                               float* scales) {
 #pragma omp parallel for
   for (int64_t row = 0; row < n; ++row) {
     const bf16* from = weight + row * k;
@@ -156,11 +155,11 @@ FACE void millrace_pack_int8(const bf16* weight, int64_t n, int64_t k, uint8_t* 
   }
 }
 
-// Bytes of `room` for a quantised x.
-FACE int64_t millrace_int8_room(int64_t m, int64_t k) { return m * (k + 8 * num_groups(k)); }
+// Bytes of `workspace` for a quantised x.
+EXPORT int64_t millrace_int8_workspace(int64_t m, int64_t k) { return m * (k + 8 * num_groups(k)); }
 
-FACE void millrace_linear_int8(const bf16* x, int64_t m, int64_t k, const uint8_t* packed,
-                               const float* scales, const bf16* bias, int64_t n, void* y, float* tops,
-                               int64_t epilogue, char* room) {
-  multiply_alone(x, m, {packed, scales, bias, n, k}, y, tops, (Epilogue)epilogue, room);
+EXPORT void millrace_linear_int8(const bf16* x, int64_t m, int64_t k, const uint8_t* packed,
+                                 const float* scales, const bf16* bias, int64_t n, void* y,
+                                 float* tops, int64_t epilogue, char* workspace) {
+  multiply_alone(x, m, {packed, scales, bias, n, k}, y, tops, (Epilogue)epilogue, workspace);
 }

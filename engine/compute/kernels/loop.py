@@ -18,7 +18,7 @@ from engine.compute.kernels.table import (
     LayerAdapter,
     LowRank,
     Paged,
-    Turns,
+    RopeTable,
 )
 from engine.compute.logits import Logits
 
@@ -41,20 +41,20 @@ class Loop:
         token_ids: Tensor,
         logits_at: Tensor,
         paged: Paged,
-        turns: Turns,
+        rope_table: RopeTable,
         out: Logits,
         adapted: Sequence[AdapterTokens] = (),
     ) -> None:
         """Run a step of `token_ids [tokens]`; `out` is for the tokens at `logits_at`."""
         assert self.ends is not None, "This is a bug. These are layers only."
         x = embedding(token_ids, self.ends.embedding)
-        self.add(x, paged, turns, adapted)
+        self.add(x, paged, rope_table, adapted)
         x = x[logits_at]
         self.kernels.rms_norm(x, self.ends.norm, self.epsilon, x)
         self.kernels.logits(x, self.ends.head, out)
 
     def add(
-        self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()
+        self, x: Tensor, paged: Paged, rope_table: RopeTable, adapted: Sequence[AdapterTokens] = ()
     ) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
         kernels, heads, num_tokens = self.kernels, self.heads, len(x)
@@ -67,7 +67,7 @@ class Loop:
             for adapter, tokens in own:
                 self._add_low_rank(adapter.qkv, y, tokens, qkv)
             norms = (layer.q_norm, layer.k_norm)
-            kernels.rope_write(qkv, heads, norms, self.epsilon, turns, paged, k, v)
+            kernels.rope_write(qkv, heads, norms, self.epsilon, rope_table, paged, k, v)
             queries = qkv.unflatten(1, (-1, heads.dim))[:, : heads.num_heads]
             attended = torch.empty_like(queries)
             kernels.attend(queries, k, v, paged, layer.window, layer.scale, attended)

@@ -3,10 +3,10 @@
 #include "common.h"
 #include "panel.h"
 
-// Copies `row` [n] to `out`, which may be the row itself; -inf where `mask` [panels], a bit for each
-// number, has none. `tops` [panels]: the largest of each panel; NaN where one is NaN.
-FACE void millrace_mask(const float* row, int64_t n, const uint32_t* mask, float* out,
-                        float* tops) {
+// Copies `row` [n] to `out`, which may be the row itself; -inf where `mask` [panels], a bit for
+// each number, has none. `tops` [panels]: the largest of each panel; NaN where one is NaN.
+EXPORT void millrace_mask(const float* row, int64_t n, const uint32_t* mask, float* out,
+                          float* tops) {
   const int64_t num_panels = (n + PANEL - 1) / PANEL;
   const __m512 none = _mm512_set1_ps(-INFINITY);
 #pragma omp parallel for schedule(static) if (num_panels > 1024)

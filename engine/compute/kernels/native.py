@@ -16,13 +16,12 @@ from engine.compute.kernels.checks import (
     check_cache,
     check_logits,
     check_paged,
-    check_turns,
+    check_rope_table,
     check_verdict,
     check_weight,
 )
 from engine.compute.kernels.library import Library, pointer
 from engine.compute.kernels.native_layers import NativeLayers
-from engine.compute.kernels.rooms import Rooms
 from engine.compute.kernels.table import (
     Choice,
     DecoderLayers,
@@ -34,8 +33,9 @@ from engine.compute.kernels.table import (
     LowRank,
     Packed,
     Paged,
-    Turns,
+    RopeTable,
 )
+from engine.compute.kernels.workspace import Workspaces
 from engine.compute.logits import PANEL, Logits
 from engine.errors import EngineError
 
@@ -66,7 +66,7 @@ class Native:
         missing = self._library.missing()
         if missing is not None:
             raise KernelsMissing(f"this processor has no {missing.decode()}")
-        self._rooms = Rooms(self._library)
+        self._workspaces = Workspaces(self._library)
 
     @property
     def has_amx(self) -> bool:
@@ -118,8 +118,8 @@ class Native:
         if weight.scales is None:
             self._library.linear(*given, *rest)
         else:
-            room = self._rooms.int8(num_rows, k)
-            self._library.linear_int8(*given, weight.scales.data_ptr(), *rest, room)
+            workspace = self._workspaces.int8(num_rows, k)
+            self._library.linear_int8(*given, weight.scales.data_ptr(), *rest, workspace)
 
     def rms_norm(
         self, x: Tensor, weight: Tensor, epsilon: float, out: Tensor, offset: float = 0.0
@@ -139,7 +139,7 @@ class Native:
         heads: Heads,
         norms: tuple[Tensor | None, Tensor | None],
         epsilon: float,
-        turns: Turns,
+        rope_table: RopeTable,
         paged: Paged,
         k: Tensor,
         v: Tensor,
@@ -148,7 +148,7 @@ class Native:
         check(qkv, (len(qkv), heads.width))
         check_paged(paged, len(qkv))
         check_cache(heads, k, v)
-        check_turns(turns, heads)
+        check_rope_table(rope_table, heads)
         for norm in norms:
             if norm is not None:
                 check(norm, (heads.dim,))
@@ -162,9 +162,9 @@ class Native:
             pointer(norms[1]),
             epsilon,
             paged.positions.data_ptr(),
-            turns.cosine.data_ptr(),
-            turns.sine.data_ptr(),
-            len(turns.cosine),
+            rope_table.cosine.data_ptr(),
+            rope_table.sine.data_ptr(),
+            len(rope_table.cosine),
             paged.slots.data_ptr(),
             k.data_ptr(),
             v.data_ptr(),
@@ -241,7 +241,9 @@ class Native:
             paged.positions.data_ptr(),
             window or 0,
             scale,
-            self._rooms.attention(num_heads // num_kv_heads, paged.tables.shape[1] * block_size),
+            self._workspaces.attention(
+                num_heads // num_kv_heads, paged.tables.shape[1] * block_size
+            ),
             out.data_ptr(),
         )
         check_verdict(verdict)
@@ -282,7 +284,7 @@ class Native:
     ) -> DecoderLayers:
         """Join layers to a cache, and to what stands before and behind them."""
         given = heads, epsilon, layers, k, v, adapters, ends
-        return NativeLayers(self._library, self._rooms, *given)
+        return NativeLayers(self._library, self._workspaces, *given)
 
 
 def find_native() -> Path:

@@ -12,12 +12,12 @@ from engine.compute.kernels.checks import (
     check_cache,
     check_logits,
     check_paged,
-    check_turns,
+    check_rope_table,
     check_verdict,
 )
 from engine.compute.kernels.library import (
-    AdapterRoomStruct,
     AdapterTokensStruct,
+    AdapterWorkspaceStruct,
     LayerAdapterStruct,
     LayerStruct,
     Library,
@@ -27,7 +27,6 @@ from engine.compute.kernels.library import (
     layer_struct,
     linear_struct,
 )
-from engine.compute.kernels.rooms import Room, Rooms
 from engine.compute.kernels.table import (
     AdapterTokens,
     Ends,
@@ -37,8 +36,9 @@ from engine.compute.kernels.table import (
     LowRank,
     Packed,
     Paged,
-    Turns,
+    RopeTable,
 )
+from engine.compute.kernels.workspace import Workspace, Workspaces
 from engine.compute.logits import Logits
 
 
@@ -48,7 +48,7 @@ class NativeLayers:
     def __init__(
         self,
         library: Library,
-        rooms: Rooms,
+        workspaces: Workspaces,
         heads: Heads,
         epsilon: float,
         layers: Sequence[Layer],
@@ -58,7 +58,7 @@ class NativeLayers:
         ends: Ends | None,
     ) -> None:
         self._decode = library.decode
-        self._rooms = rooms
+        self._workspaces = workspaces
         self._heads = heads
         self._tensors = (layers, k, v, adapters, ends)  # what the pointers point to
         self._ends = ends
@@ -66,8 +66,8 @@ class NativeLayers:
         self._is_int8 = any(layer.qkv.scales is not None for layer in layers)
         hidden, inner = self._hidden, layers[0].down.k
         self._widths = [hidden, hidden, heads.width, heads.num_heads * heads.dim, inner]
-        self._work = Room()
-        self._adapter_work = Room()
+        self._workspace = Workspace()
+        self._adapter_workspace = Workspace()
         for layer, keys, values in zip(layers, k, v, strict=True):
             self._check_layer(layer)
             check_cache(heads, keys, values)
@@ -92,11 +92,11 @@ class NativeLayers:
         self._max_rank = max((part.a.n for part in parts if part is not None), default=0)
 
     def add(
-        self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()
+        self, x: Tensor, paged: Paged, rope_table: RopeTable, adapted: Sequence[AdapterTokens] = ()
     ) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
         check(x, (len(x), self._hidden))
-        step = self._step(len(x), paged, turns, adapted)
+        step = self._step(len(x), paged, rope_table, adapted)
         step.x = x.data_ptr()
         self._run(step)
 
@@ -105,7 +105,7 @@ class NativeLayers:
         token_ids: Tensor,
         logits_at: Tensor,
         paged: Paged,
-        turns: Turns,
+        rope_table: RopeTable,
         out: Logits,
         adapted: Sequence[AdapterTokens] = (),
     ) -> None:
@@ -115,7 +115,7 @@ class NativeLayers:
         check(token_ids, (len(token_ids),), torch.int64)
         check(logits_at, (num_logits,), torch.int64)
         tops = check_logits(out, num_logits, self._ends.head.n)
-        step = self._step(len(token_ids), paged, turns, adapted)
+        step = self._step(len(token_ids), paged, rope_table, adapted)
         step.ids, step.num_logits = token_ids.data_ptr(), num_logits
         step.logits_at = logits_at.data_ptr()
         step.logits, step.tops = out.values.data_ptr(), tops.data_ptr()
@@ -125,12 +125,12 @@ class NativeLayers:
         check_verdict(self._decode(byref(self._shape), self._layers, byref(step)))
 
     def _step(
-        self, num_tokens: int, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens]
+        self, num_tokens: int, paged: Paged, rope_table: RopeTable, adapted: Sequence[AdapterTokens]
     ) -> StepStruct:
         """Say what a step's tokens see, and where there is room for what comes of them."""
         heads = self._heads
         check_paged(paged, num_tokens)
-        check_turns(turns, heads)
+        check_rope_table(rope_table, heads)
         num_rows, width = paged.tables.shape
         x, y, qkv, attended, h = self._results(num_tokens)
         group = heads.num_heads // heads.num_kv_heads
@@ -143,15 +143,17 @@ class NativeLayers:
             num_rows,
             width,
             x=x,
-            cosine=turns.cosine.data_ptr(),
-            sine=turns.sine.data_ptr(),
-            num_positions=len(turns.cosine),
+            cosine=rope_table.cosine.data_ptr(),
+            sine=rope_table.sine.data_ptr(),
+            num_positions=len(rope_table.cosine),
             y=y,
             qkv=qkv,
             attended=attended,
             h=h,
-            scratch=self._rooms.attention(group, width * self._block_size),
-            room=self._rooms.int8(num_tokens, max(self._widths)) if self._is_int8 else None,
+            scratch=self._workspaces.attention(group, width * self._block_size),
+            quantised=self._workspaces.int8(num_tokens, max(self._widths))
+            if self._is_int8
+            else None,
         )
         if adapted:
             self._add_adapters(step, num_tokens, adapted)
@@ -190,9 +192,9 @@ class NativeLayers:
             most * max(*self._widths, 2 * inner) * torch.float32.itemsize,
             num_tokens * 2 * inner * torch.float32.itemsize,
         )
-        start = self._adapter_work.of(sum(sizes))
+        start = self._adapter_workspace.of(sum(sizes))
         gathered, narrow, added, step.sums = (start + sum(sizes[:at]) for at in range(len(sizes)))
-        step.adapter_room = AdapterRoomStruct(gathered, narrow, added)
+        step.adapter_workspace = AdapterWorkspaceStruct(gathered, narrow, added)
 
     def _adapter_structs(self, layers: Sequence[Layer], adapter: Sequence[LayerAdapter]) -> Any:
         for layer, own in zip(layers, adapter, strict=True):
@@ -205,7 +207,7 @@ class NativeLayers:
     def _results(self, num_tokens: int) -> list[int]:
         """Divide the room for results; they are pointers."""
         token_bytes = [width * torch.bfloat16.itemsize for width in self._widths]
-        start = self._work.of(num_tokens * sum(token_bytes))
+        start = self._workspace.of(num_tokens * sum(token_bytes))
         return [start + num_tokens * sum(token_bytes[:place]) for place in range(len(token_bytes))]
 
     def _check_layer(self, layer: Layer) -> None:

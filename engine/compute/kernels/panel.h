@@ -1,13 +1,14 @@
-// Panels of 32 columns, [pairs][32][2]: what the products' weights, and the cache's keys and values,
-// are laid out as. One instruction multiplies sixteen columns by a pair of numbers of one row.
+// Panels of 32 columns, [pairs][32][2]: what the products' weights, and the cache's keys and
+// values, are laid out as. One instruction multiplies sixteen columns by a pair of numbers of one
+// row.
 
 #pragma once
 
 #include "common.h"
 
 static const int64_t PANEL = 32;
-static const int MAX_ROWS = 14;      // 28 registers of sums, 2 of the panel, 1 of the row
-static const int64_t LINES = 128;    // bytes of a panel in one step along the pairs
+static const int MAX_ROWS = 14;    // 28 registers of sums, 2 of the panel, 1 of the row
+static const int64_t LINES = 128;  // bytes of a panel in one step along the pairs
 
 // So few rows are the only ones that read a panel in a step, see multiply_panels in product.h. It
 // goes past the second-level cache then, where Python needs the room between two steps.
@@ -18,8 +19,8 @@ INLINE void ask_for(const char* later) {
   _mm_prefetch(later + LINES / 2, hint);
 }
 
-// Adds rows [ROWS, 2 num_pairs], `stride` numbers apart, times a panel to their sums; meanwhile asks
-// for what is at `later`, `later_stride` bytes on in each step.
+// Adds rows [ROWS, 2 num_pairs], `stride` numbers apart, times a panel to their sums; meanwhile
+// asks for what is at `later`, `later_stride` bytes on in each step.
 template <int ROWS>
 INLINE void add_products(const bf16* rows, int64_t stride, const char* panel, int64_t num_pairs,
                          const char* later, int64_t later_stride, __m512* low, __m512* high) {

@@ -1,9 +1,9 @@
 // What products x W^T share: their division into panels and tiles, and what becomes of the sums.
 //
 // W [n, k] is packed as panels, each read from its beginning to its end; each thread has its own. A
-// tile is up to 14 rows of x, whose sums stay in registers. Memory never rests: tiles ask for what is
-// read after their panel, each for a part of it, and the last ones for what the next product begins
-// with.
+// tile is up to 14 rows of x, whose sums stay in registers. Memory never rests: tiles ask for what
+// is read after their panel, each for a part of it, and the last ones for what the next product
+// begins with.
 
 #pragma once
 
@@ -62,8 +62,8 @@ INLINE void finish(const Out& out, int64_t r, int64_t column, __m512 low, __m512
     _mm512_mask_storeu_ps(y, m0, low);
     _mm512_mask_storeu_ps(y + 16, m1, high);
     const __m512 none = _mm512_set1_ps(-INFINITY);
-    *out.top(r, column) = largest(_mm512_mask_mov_ps(none, m0, low),
-                                  _mm512_mask_mov_ps(none, m1, high));
+    *out.top(r, column) =
+        largest(_mm512_mask_mov_ps(none, m0, low), _mm512_mask_mov_ps(none, m1, high));
   } else if (EPILOGUE == FLOATS) {
     float* y = (float*)out.row(r) + column;
     _mm512_mask_storeu_ps(y, m0, low);
@@ -146,18 +146,24 @@ static void multiply_to(const Team& team, const Product& product, int64_t m, voi
   char* to = (char*)y;
   const Out halves = {to, n * 2, tops, n}, floats = {to, n * 4, tops, n}, gated = {to, n, tops, n};
   switch (epilogue) {
-    case STORE: return multiply_panels<Product, STORE>(team, product, m, halves, next);
-    case ADD: return multiply_panels<Product, ADD>(team, product, m, halves, next);
-    case SILU_MUL: return multiply_panels<Product, SILU_MUL>(team, product, m, gated, next);
-    case GELU_MUL: return multiply_panels<Product, GELU_MUL>(team, product, m, gated, next);
-    case LOGITS: return multiply_panels<Product, LOGITS>(team, product, m, floats, next);
-    case FLOATS: return multiply_panels<Product, FLOATS>(team, product, m, floats, next);
+    case STORE:
+      return multiply_panels<Product, STORE>(team, product, m, halves, next);
+    case ADD:
+      return multiply_panels<Product, ADD>(team, product, m, halves, next);
+    case SILU_MUL:
+      return multiply_panels<Product, SILU_MUL>(team, product, m, gated, next);
+    case GELU_MUL:
+      return multiply_panels<Product, GELU_MUL>(team, product, m, gated, next);
+    case LOGITS:
+      return multiply_panels<Product, LOGITS>(team, product, m, floats, next);
+    case FLOATS:
+      return multiply_panels<Product, FLOATS>(team, product, m, floats, next);
   }
 }
 
 // A product by itself, as Python calls it.
 INLINE void multiply_alone(const bf16* x, int64_t m, const Linear& w, void* y, float* tops,
-                           Epilogue epilogue, char* room) {
+                           Epilogue epilogue, char* workspace) {
 #pragma omp parallel if (m * w.num_panels() * w.panel_bytes() > SMALL)
-  multiply(team(), x, m, w, y, tops, epilogue, room, nullptr);
+  multiply(team(), x, m, w, y, tops, epilogue, workspace, nullptr);
 }

@@ -18,7 +18,7 @@ from engine.compute.kernels.table import (
     LowRank,
     Packed,
     Paged,
-    Turns,
+    RopeTable,
 )
 from engine.compute.logits import PANEL, Logits
 
@@ -59,23 +59,23 @@ class Reference:
         heads: Heads,
         norms: tuple[Tensor | None, Tensor | None],
         epsilon: float,
-        turns: Turns,
+        rope_table: RopeTable,
         paged: Paged,
         k: Tensor,
         v: Tensor,
     ) -> None:
         """Turn `qkv [tokens, heads.width]` in place; put keys and values into a layer's cache."""
-        num_turned = heads.num_heads + heads.num_kv_heads
+        num_rotated = heads.num_heads + heads.num_kv_heads
         parts = qkv.unflatten(1, (-1, heads.dim))
-        turned = parts[:, :num_turned]
+        rotated = parts[:, :num_rotated]
         sizes = [heads.num_heads, heads.num_kv_heads]
-        for part, weight in zip(turned.split(sizes, dim=1), norms, strict=True):
+        for part, weight in zip(rotated.split(sizes, dim=1), norms, strict=True):
             if weight is not None:
                 part.copy_(_normalised(part, weight, epsilon))
         half = heads.dim // 2
-        a, b = turned[..., :half].float(), turned[..., half:].float()
-        c, s = (t[paged.positions][:, None, :half] for t in (turns.cosine, turns.sine))
-        turned.copy_(torch.cat([a * c - b * s, b * c + a * s], dim=-1))
+        a, b = rotated[..., :half].float(), rotated[..., half:].float()
+        c, s = (t[paged.positions][:, None, :half] for t in (rope_table.cosine, rope_table.sine))
+        rotated.copy_(torch.cat([a * c - b * s, b * c + a * s], dim=-1))
         keys, values = parts[:, heads.num_heads :].chunk(2, dim=1)
         self.write(keys.transpose(0, 1), values.transpose(0, 1), paged.slots, k, v)
 

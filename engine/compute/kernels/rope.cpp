@@ -1,10 +1,10 @@
-// Turns queries and keys by their positions, and puts keys and values into the paged cache.
+// Rotates queries and keys by their positions, and puts keys and values into the paged cache.
 
 #include "kernels.h"
 #include "norm.h"
 
 // One head of `dim` numbers, whose halves are the two coordinates (Su et al., as in Llama).
-INLINE void turn(bf16* head, int64_t half, const float* cosine, const float* sine) {
+INLINE void rotate(bf16* head, int64_t half, const float* cosine, const float* sine) {
   for (int64_t i = 0; i < half; i += 16) {
     const __mmask16 mask = tail(half - i);
     const __m512 a = load(head + i, mask), b = load(head + half + i, mask);
@@ -15,7 +15,7 @@ INLINE void turn(bf16* head, int64_t half, const float* cosine, const float* sin
   }
 }
 
-// A key goes to a line for each pair of its numbers: all are asked for while the heads are turned.
+// A key goes to a line for each pair of its numbers: all are asked for while the heads are rotated.
 INLINE void ask_for_slot(const Cache& keys, const Cache& values, int64_t head, int64_t slot) {
   for (int64_t i = 0; i < keys.dim; i += 2)
     __builtin_prefetch(key_at(keys, head, slot) + i * PANEL, 1);
@@ -24,10 +24,11 @@ INLINE void ask_for_slot(const Cache& keys, const Cache& values, int64_t head, i
 }
 
 // qkv [tokens, heads' width], changed in place; q_norm, k_norm [dim] or null: each head is
-// normalised before it is turned (as in Qwen 3); cosine, sine [any position, dim], of which the first
-// halves are read.
-void rope_write(const Units& units, bf16* qkv, const bf16* q_norm, const bf16* k_norm, float epsilon,
-                const float* cosine, const float* sine, const Cache& keys, const Cache& values) {
+// normalised before it is rotated (as in Qwen 3); cosine, sine [any position, dim], of which the
+// first halves are read.
+void rope_write(const Units& units, bf16* qkv, const bf16* q_norm, const bf16* k_norm,
+                float epsilon, const float* cosine, const float* sine, const Cache& keys,
+                const Cache& values) {
   const Heads& heads = units.heads;
   const int64_t dim = heads.dim;
   for (int64_t unit = units.first; unit < units.end; ++unit) {
@@ -40,20 +41,20 @@ void rope_write(const Units& units, bf16* qkv, const bf16* q_norm, const bf16* k
       bf16* own = is_key ? key : row + (head * heads.group() + h) * dim;
       const bf16* norm = is_key ? k_norm : q_norm;
       if (norm != nullptr) normalise(own, dim, norm, 0, epsilon, own);
-      turn(own, dim / 2, cosine + at, sine + at);
+      rotate(own, dim / 2, cosine + at, sine + at);
     }
     put_key(keys, head, slot, key);
     put_value(values, head, slot, key + heads.num_kv * dim);
   }
 }
 
-FACE int64_t millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t num_kv_heads,
-                                 int64_t dim, const bf16* q_norm, const bf16* k_norm, float epsilon,
-                                 const int64_t* positions, const float* cosine, const float* sine,
-                                 int64_t num_positions, const int64_t* slots, bf16* k, bf16* v,
-                                 int64_t num_blocks, int64_t block_size) {
+EXPORT int64_t millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_t num_kv_heads,
+                                   int64_t dim, const bf16* q_norm, const bf16* k_norm,
+                                   float epsilon, const int64_t* positions, const float* cosine,
+                                   const float* sine, int64_t num_positions, const int64_t* slots,
+                                   bf16* k, bf16* v, int64_t num_blocks, int64_t block_size) {
   const Tokens tokens = {t, positions, slots, nullptr, nullptr, 0, 0};
-  if (!all_below(positions, t, num_positions)) return OUTSIDE_TURNS;
+  if (!all_below(positions, t, num_positions)) return OUTSIDE_ROPE_TABLE;
   if (!tokens.lie_in(num_blocks, block_size)) return OUTSIDE_CACHE;
   const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
 #pragma omp parallel if (t >= FEW)
@@ -63,9 +64,9 @@ FACE int64_t millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int64_
 }
 
 // new_k, new_v [num_kv_heads, t, dim]; slots [t]; k, v: a layer's cache.
-FACE int64_t millrace_write(const bf16* new_k, const bf16* new_v, int64_t t, int64_t num_kv_heads,
-                            int64_t dim, const int64_t* slots, bf16* k, bf16* v, int64_t num_blocks,
-                            int64_t block_size) {
+EXPORT int64_t millrace_write(const bf16* new_k, const bf16* new_v, int64_t t, int64_t num_kv_heads,
+                              int64_t dim, const int64_t* slots, bf16* k, bf16* v,
+                              int64_t num_blocks, int64_t block_size) {
   const Tokens tokens = {t, nullptr, slots, nullptr, nullptr, 0, 0};
   if (!tokens.lie_in(num_blocks, block_size)) return OUTSIDE_CACHE;
   const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};

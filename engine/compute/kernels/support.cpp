@@ -3,13 +3,14 @@
 #include <cpuid.h>
 #include <stdint.h>
 
-#define FACE extern "C" __attribute__((visibility("default")))
+#define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Changes with every change of a face: a library left over from another version is not called.
-FACE int64_t millrace_version() { return 8; }
+// Changes with every change of an exported function: a library left over from another version is
+// not called.
+EXPORT int64_t millrace_version() { return 8; }
 
 // The first instruction set that is missing here, or null.
-FACE const char* millrace_missing() {
+EXPORT const char* millrace_missing() {
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx512f")) return "AVX-512";
   if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
@@ -21,7 +22,7 @@ FACE const char* millrace_missing() {
 }
 
 // Whether there are matrix units for bfloat16 (AMX), of which these kernels know nothing.
-FACE int64_t millrace_has_amx() {
+EXPORT int64_t millrace_has_amx() {
   unsigned a, b, c, d;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 22) && (d & 1u << 24);
 }

@@ -64,7 +64,7 @@ class Layer:
     norm: Tensor
     qkv: Packed
     q_norm: Tensor | None
-    """`[dim]`: each query's head is normalised before it is turned, as in Qwen 3."""
+    """`[dim]`: each query's head is normalised before it is rotated, as in Qwen 3."""
     k_norm: Tensor | None
     window: int | None
     """How many tokens one sees, itself included."""
@@ -111,8 +111,8 @@ class AdapterTokens(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
-    """How heads are turned by position: `[positions, dim]` of float32, the halves alike."""
+class RopeTable:
+    """How heads are rotated by position: `[positions, dim]` of float32, the halves alike."""
 
     cosine: Tensor
     sine: Tensor
@@ -187,7 +187,7 @@ class Kernels(Protocol):
         heads: Heads,
         norms: tuple[Tensor | None, Tensor | None],
         epsilon: float,
-        turns: Turns,
+        rope_table: RopeTable,
         paged: Paged,
         k: Tensor,
         v: Tensor,
@@ -266,7 +266,7 @@ class DecoderLayers(Protocol):
         token_ids: Tensor,
         logits_at: Tensor,
         paged: Paged,
-        turns: Turns,
+        rope_table: RopeTable,
         out: Logits,
         adapted: Sequence[AdapterTokens] = (),
     ) -> None:
@@ -274,7 +274,7 @@ class DecoderLayers(Protocol):
         ...
 
     def add(
-        self, x: Tensor, paged: Paged, turns: Turns, adapted: Sequence[AdapterTokens] = ()
+        self, x: Tensor, paged: Paged, rope_table: RopeTable, adapted: Sequence[AdapterTokens] = ()
     ) -> None:
         """Add what every layer makes of `x [tokens, hidden]` to it, and fill the cache."""
         ...

@@ -1,5 +1,5 @@
-// The threads that compute one thing together. A kernel is called by each of them, does its part and
-// returns; `wait` is where all have done theirs.
+// The threads that compute one thing together. A kernel is called by each of them, does its part
+// and returns; `wait` is where all have done theirs.
 
 #pragma once
 

@@ -1,5 +1,5 @@
-// A step's work on one layer's cache, in units: a token and one of its KV heads. Both kernels that do
-// such work divide it alike, so that a thread reads what it has written.
+// A step's work on one layer's cache, in units: a token and one of its KV heads. Both kernels that
+// do such work divide it alike, so that a thread reads what it has written.
 
 #pragma once
 
@@ -51,7 +51,10 @@ struct Units {
   int64_t first, end;
 
   Units(const Team& team, const Tokens& t, const Heads& h, int64_t w)
-      : tokens(t), heads(h), window(w), first(part(team.me, team.size)),
+      : tokens(t),
+        heads(h),
+        window(w),
+        first(part(team.me, team.size)),
         end(part(team.me + 1, team.size)) {}
 
   int64_t token(int64_t unit) const { return unit / heads.num_kv; }

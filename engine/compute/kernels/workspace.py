@@ -1,11 +1,11 @@
-"""rooms: memory that the C++ kernels work in, kept from call to call."""
+"""workspace: memory that the C++ kernels work in, kept from call to call."""
 
 import torch
 
 from engine.compute.kernels.library import Library
 
 
-class Room:
+class Workspace:
     """Memory that is kept from call to call, and grows."""
 
     def __init__(self) -> None:
@@ -18,18 +18,18 @@ class Room:
         return self._bytes.data_ptr()
 
 
-class Rooms:
+class Workspaces:
     """What attention and products of 8 bits need, whoever calls them."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._attention = Room()
-        self._int8 = Room()
+        self._attention = Workspace()
+        self._int8 = Workspace()
 
     def attention(self, group: int, max_length: int) -> int:
-        """Give a pointer to room for attention over so many tokens."""
-        return self._attention.of(self._library.attend_scratch(group, max_length))
+        """Give a pointer to a workspace for attention over so many tokens."""
+        return self._attention.of(self._library.attend_workspace(group, max_length))
 
     def int8(self, num_rows: int, width: int) -> int:
-        """Give a pointer to room for rows of 8 bits."""
-        return self._int8.of(self._library.int8_room(num_rows, width))
+        """Give a pointer to a workspace for rows of 8 bits."""
+        return self._int8.of(self._library.int8_workspace(num_rows, width))
