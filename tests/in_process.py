@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from blockbuster import blockbuster_ctx
 from fakes import ScriptedRunner
+from nursery import quick_chats
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -117,7 +118,7 @@ async def in_process(scripts=None, *, limits=None, port=0, template=TEMPLATE, **
         await web.SockSite(http, listener).start()
         port = listener.getsockname()[1]
         try:
-            with _no_blocking_calls():
+            with quick_chats(), _no_blocking_calls():
                 yield InProcess(f"http://127.0.0.1:{port}", app, engine, runner, metrics, http)
         finally:
             runner.gate.set()
