@@ -113,12 +113,17 @@ def files_that_reach_load(sources: Sources) -> list[str]:
 def imports_inside_functions(sources: Sources) -> Iterator[str]:
     """Find late imports; a file of `server/cli` may have one function with them: its command."""
     for path, tree in sources.items():
+        functions = [
+            n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        nested = {
+            node for function in functions for node in ast.walk(function) if node is not function
+        }
         late = [
-            f"{path}:{node.lineno} imports inside {function.name}"
-            for function in ast.walk(tree)
-            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            f"{path}:{function.lineno} imports inside {function.name}"
+            for function in functions
+            if function not in nested
             and any(isinstance(inner, ast.Import | ast.ImportFrom) for inner in ast.walk(function))
-            for node in [function]
         ]
         if not path.startswith("server/cli/") or len(late) > 1:
             yield from late

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 import engine
-from engine import EngineConfig, LoadError
+from engine import Engine, EngineConfig, LoadError, Observer
 from server import logs
 from server.cli.command import CONFIGS, TableCommand
 from server.cli.option import Option, Plan
@@ -172,13 +172,7 @@ def _serve(**values: Any) -> None:
         logs.configure(server_config.is_json_output, server_config.log_level)
         for line in notices(values):
             logger.warning("%s", line)
-        # Here and not above: they bring torch and aiohttp, and --help should be quick.
-        from server.serving import leave_at_once_on_a_signal, run
-
-        leave_at_once_on_a_signal()  # importing torch takes long
-        from engine.load import load
-
-        code = run(server_config, engine_config, load)
+        code = _run(server_config, engine_config)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     except LoadError as error:
@@ -189,6 +183,19 @@ def _serve(**values: Any) -> None:
         place = f"--hostname {server_config.hostname} --port {server_config.port}"
         raise click.ClickException(f"cannot listen on {place}: {error}") from error
     context.exit(code)
+
+
+def _run(server_config: ServerConfig, engine_config: EngineConfig) -> int:
+    """Run the server, whose imports are here and not above: --help should be quick."""
+    from server.serving import leave_at_once_on_a_signal, run
+
+    def load(config: EngineConfig, observer: Observer) -> Engine:
+        from engine.load import load  # brings torch, when generators and port are known to be right
+
+        return load(config, observer)
+
+    leave_at_once_on_a_signal()  # importing torch takes long
+    return run(server_config, engine_config, load)
 
 
 serve = TableCommand(
