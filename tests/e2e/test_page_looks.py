@@ -51,6 +51,7 @@ async def chat(page: Page) -> None:
 
 
 async def compare(page: Page) -> None:
+    await page.get_by_label("Tokens at most").fill("120")
     await page.get_by_role("button", name="Send both").click()
     await expect(page.get_by_text("Both sides say the same")).to_be_visible()
 
@@ -95,7 +96,8 @@ VIEWS = {
 def started_showing():
     generators = ("server.examples.count:count", "server.examples.diffusion:fake_diffusion")
     flags = [word for name in generators for word in ("--generator", name)]
-    with serve("--dtype", "float32", "--max-batch-total-tokens", "32768", *flags) as server:
+    small = ("--dtype", "float32", "--max-batch-total-tokens", "32768", "--num-threads", "1")
+    with serve(*small, *flags) as server:
         yield server
 
 
