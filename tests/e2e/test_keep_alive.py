@@ -21,6 +21,11 @@ def question(path):
     return {"inputs": "abc", "parameters": {"max_new_tokens": 3}}
 
 
+@pytest.fixture(autouse=True)
+def clock_that_ticks_often(monkeypatch):
+    monkeypatch.setattr("server.sse._TICK_S", 0.1)
+
+
 @pytest.mark.parametrize("path", [STREAM, CHAT])
 async def test_a_silent_stream_says_so_before_its_first_token_and_then_goes_on(path):
     async with in_process(keep_alive_s=0.1) as server:

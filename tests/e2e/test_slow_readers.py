@@ -25,6 +25,11 @@ def question(num_tokens):
     return {"inputs": "abc", "parameters": {"max_new_tokens": num_tokens, "ignore_eos": True}}
 
 
+@pytest.fixture(autouse=True)
+def clock_that_ticks_often(monkeypatch):
+    monkeypatch.setattr("server.sse._TICK_S", 0.1)
+
+
 @pytest.mark.parametrize("path", [STREAM, CHAT])
 @pytest.mark.parametrize(
     "rule",

@@ -374,6 +374,12 @@ async def test_a_storm_of_leaves_leaves_nothing_behind(server):
 # Back-pressure and silence
 
 
+@pytest.fixture
+def ticks_often(monkeypatch):
+    """Let the server look at its clock ten times a second."""
+    monkeypatch.setattr("server.sse._TICK_S", 0.1)
+
+
 async def test_the_next_value_is_asked_for_only_after_the_last_was_written(server):
     ahead = 8
     """Values of 100 kB that the buffers of the transport and of the kernel may hold."""
@@ -386,7 +392,7 @@ async def test_the_next_value_is_asked_for_only_after_the_last_was_written(serve
     assert len(some_generators.ASKED) <= 60 + ahead
 
 
-async def test_silence_is_filled_with_comments():
+async def test_silence_is_filled_with_comments(ticks_often):
     async with serving(keep_alive_s=0.1) as server:
         async with asking(server.url, "/generators/waits_async", {}) as client:
             await client.read_until(b'"index":1')
@@ -395,7 +401,7 @@ async def test_silence_is_filled_with_comments():
         assert server.metric("millrace_keep_alives_total") >= 1
 
 
-async def test_a_fault_after_a_comment_is_an_event():
+async def test_a_fault_after_a_comment_is_an_event(ticks_often):
     async with serving(keep_alive_s=0.1) as server:
         async with asking(server.url, "/generators/fails_at_the_gate", {}) as client:
             await client.read_until(b":\n\n")
@@ -406,12 +412,12 @@ async def test_a_fault_after_a_comment_is_an_event():
 
 
 @pytest.mark.parametrize("name", ["endless", "picture_forever"])
-async def test_a_reader_that_takes_nothing_is_cut_off(name, monkeypatch):
+async def test_a_reader_that_takes_nothing_is_cut_off(name, monkeypatch, ticks_often):
     monkeypatch.setattr(
         some_generators, "picture_forever", picture_forever, raising=False
     )  # only here: it is large
     async with in_process(
-        generators=("some_generators:endless", "some_generators:picture_forever"), max_stall_s=1.0
+        generators=("some_generators:endless", "some_generators:picture_forever"), max_stall_s=0.3
     ) as server:
         path = f"/generators/{name}"
         async with asking(server.url, path, {}, receive_buffer=TINY) as silent:
@@ -427,12 +433,12 @@ def picture_forever():
         yield np.random.default_rng().random(size=(900, 900, 3))
 
 
-async def test_a_reader_that_takes_its_time_over_a_large_picture_gets_all_of_it():
+async def test_a_reader_that_takes_its_time_over_a_large_picture_gets_all_of_it(ticks_often):
     async with serving(max_backlog_bytes=200_000) as server:
         body = {"size": 900}
         async with asking(server.url, "/generators/picture", body, receive_buffer=TINY) as slow:
             await slow.read_head()
-            await asyncio.sleep(2.2)  # the server looks at its clock twice
+            await asyncio.sleep(0.22)  # the server looks at its clock twice
             ((url,), _) = check(await slow.read())
         assert len(url) > 1_000_000
         await wait_for(lambda: not any(server.held().values()))
