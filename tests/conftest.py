@@ -2,8 +2,10 @@
 
 import os
 import signal
+from contextlib import AsyncExitStack
 
 import pytest
+import pytest_asyncio
 from browser import launched
 from setup_peers import is_present
 
@@ -51,8 +53,31 @@ def pytest_terminal_summary(terminalreporter, config):
             terminalreporter.line(f"NOT RUN: {test}")
 
 
-@pytest.fixture
-async def chromium():
-    """Chromium for one test; see `browser.py` for the pages in it."""
-    async with launched() as browser:
-        yield browser
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def living_chromium():
+    """Give a function that launches Chromium where none lives."""
+    async with AsyncExitStack() as stack:
+        browser = None
+
+        async def living():
+            nonlocal browser
+            if browser is None or not browser.is_connected():
+                browser = await stack.enter_async_context(launched())
+            return browser
+
+        yield living
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chromium(living_chromium):
+    """Chromium, one for all tests; see `browser.py` for the pages in it.
+
+    A test that asks for it runs on the session's loop, on which its asynchronous fixtures must be.
+    """
+    return await living_chromium()

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from browser import expect, launched, open_page
+from browser import expect, open_page
 from gradio_app import client_of, demo
 from in_process import byte_tokenizer, in_process
 from occupancy import wait_for
 from raw_http import asking
 from setup_peers import NPM_PACKAGES
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 JS = Path(__file__).parent / "js"
 WORDS = "and so it goes on, "
@@ -33,14 +33,14 @@ def slowly(row) -> int:
     return IDS[row.num_output % len(IDS)]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def slow():
     """A server with one row, whose model is slow and never ends by itself."""
     async with in_process(slowly, limits={"max_batch_size": 1}) as server:
         yield server
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def app(slow):
     starting = demo(slow.url)
     app = await asyncio.to_thread(starting.__enter__)
@@ -48,7 +48,7 @@ async def app(slow):
     await asyncio.to_thread(starting.__exit__, None, None, None)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(app):
     return await asyncio.to_thread(client_of, app.url)
 
@@ -67,9 +67,9 @@ async def given_up(slow, count=1):
 
 
 @asynccontextmanager
-async def tab(app, name, **options):
+async def tab(chromium, app, name):
     """Open the app in a browser, at one of its tabs."""
-    async with launched() as chromium, open_page(chromium, app.url, **options) as page:
+    async with open_page(chromium, app.url) as page:
         await page.get_by_role("tab", name=name).click()
         yield page
 
@@ -164,8 +164,8 @@ def shown(page):
 
 
 @pytest.mark.needs("chromium")
-async def test_the_chats_stop_button_frees_the_place_and_the_text_stays(slow, app):
-    async with given_up(slow), tab(app, "Chat") as page:
+async def test_the_chats_stop_button_frees_the_place_and_the_text_stays(slow, app, chromium):
+    async with given_up(slow), tab(chromium, app, "Chat") as page:
         await page.get_by_placeholder("Write a message").fill("Tell me")
         await page.keyboard.press("Enter")
         await expect(page.get_by_test_id("bot")).to_contain_text("and so")
@@ -175,8 +175,10 @@ async def test_the_chats_stop_button_frees_the_place_and_the_text_stays(slow, ap
 
 
 @pytest.mark.needs("chromium")
-async def test_the_stop_button_of_a_completion_frees_the_place_and_the_text_stays(slow, app):
-    async with given_up(slow), tab(app, "Completion") as page:
+async def test_the_stop_button_of_a_completion_frees_the_place_and_the_text_stays(
+    slow, app, chromium
+):
+    async with given_up(slow), tab(chromium, app, "Completion") as page:
         await page.get_by_role("button", name="Generate").click()
         await expect(shown(page)).to_have_value(BEGUN)
         await page.get_by_role("button", name="Stop").filter(visible=True).click()
@@ -185,8 +187,8 @@ async def test_the_stop_button_of_a_completion_frees_the_place_and_the_text_stay
 
 
 @pytest.mark.needs("chromium")
-async def test_each_keystroke_ends_the_run_before_and_the_last_one_is_whole(slow, app):
-    async with given_up(slow, 6), tab(app, "As you type") as page:
+async def test_each_keystroke_ends_the_run_before_and_the_last_one_is_whole(slow, app, chromium):
+    async with given_up(slow, 6), tab(chromium, app, "As you type") as page:
         for letter in "Tell me":
             running = slow.metric("millrace_requests_total")
             await page.get_by_label("Write").press_sequentially(letter)
@@ -195,8 +197,8 @@ async def test_each_keystroke_ends_the_run_before_and_the_last_one_is_whole(slow
 
 
 @pytest.mark.needs("chromium")
-async def test_a_fault_in_mid_stream_is_told_and_the_text_stays(slow, app):
-    async with tab(app, "Completion") as page:
+async def test_a_fault_in_mid_stream_is_told_and_the_text_stays(slow, app, chromium):
+    async with tab(chromium, app, "Completion") as page:
         await page.get_by_role("button", name="Generate").click()
         await expect(shown(page)).to_have_value(BEGUN)
         slow.runner.raises = RuntimeError("the model broke")
@@ -208,8 +210,8 @@ async def test_a_fault_in_mid_stream_is_told_and_the_text_stays(slow, app):
 
 
 @pytest.mark.needs("chromium")
-async def test_a_fault_in_mid_chat_is_told_below_the_text_and_the_chat_goes_on(slow, app):
-    async with given_up(slow), tab(app, "Chat") as page:
+async def test_a_fault_in_mid_chat_is_told_below_the_text_and_the_chat_goes_on(slow, app, chromium):
+    async with given_up(slow), tab(chromium, app, "Chat") as page:
         message = page.get_by_placeholder("Write a message")
         answers = page.get_by_test_id("bot")
         await message.fill("Tell me")
@@ -226,18 +228,18 @@ async def test_a_fault_in_mid_chat_is_told_below_the_text_and_the_chat_goes_on(s
 
 
 @pytest.mark.needs("chromium")
-async def test_a_closed_tab_frees_the_place(slow, app):
-    async with given_up(slow), tab(app, "Completion") as page:
+async def test_a_closed_tab_frees_the_place(slow, app, chromium):
+    async with given_up(slow), tab(chromium, app, "Completion") as page:
         await page.get_by_role("button", name="Generate").click()
         await expect(shown(page)).to_have_value(BEGUN)
 
 
 @pytest.mark.needs("chromium")
-async def test_a_tab_closed_before_the_first_word_frees_its_place_in_the_queue(slow, app):
+async def test_a_tab_closed_before_the_first_word_frees_its_place_in_the_queue(slow, app, chromium):
     endless = {"inputs": "Tell me", "parameters": {"max_new_tokens": 5000}}
     async with asking(slow.url, "/generate_stream", endless) as first:
         await first.read_until(b"data:")
-        async with tab(app, "Completion") as page:
+        async with tab(chromium, app, "Completion") as page:
             await page.get_by_role("button", name="Generate").click()
             await wait_for(lambda: slow.held()["millrace_queue_depth"] == 1)
         await wait_for(lambda: slow.held()["millrace_queue_depth"] == 0)

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import pytest_asyncio
 import some_generators
 from browser import accessibility_faults, open_page
 from in_process import in_process
@@ -15,7 +16,7 @@ MINE = ("waits", "pictures", "grows", "typed", "untyped", "raises")
 pytestmark = pytest.mark.needs("chromium")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def server():
     some_generators.GATE.clear()
     references = (*EXAMPLES, *(f"some_generators:{name}" for name in MINE))
@@ -24,7 +25,7 @@ async def server():
         await wait_for(lambda: not any(server.held().values()))
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(chromium, server):
     async with open_page(chromium, f"{server.url}/#generators", bypass_csp=True) as page:
         yield page
