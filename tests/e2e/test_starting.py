@@ -1,5 +1,6 @@
 """Faults at the start: one sentence that says what to do, the right exit code, no traceback."""
 
+import json
 import re
 import shutil
 import socket
@@ -16,7 +17,7 @@ from served import MODULE, free_port, serve
 import engine
 
 DEMO = Path(engine.__file__).parent / "demo"
-ADDRESS = ("-m", "server", "serve", "--hostname", "127.0.0.1", "--port")
+STARTS = Path(__file__).parents[1] / "starts.py"
 FILES = ("*.json", "*.jinja", "*.safetensors")
 
 
@@ -121,31 +122,47 @@ FLAGS = {
 }
 
 
+ALONE = ("no such directory", "weights cut short")
+"""Those that are started as people do, importing all anew; the others are forked, in a second."""
+
+
+def command(arguments) -> list[str]:
+    return ["serve", "--hostname", "127.0.0.1", "--port", str(free_port()), *arguments]
+
+
 def start(arguments) -> subprocess.CompletedProcess:
     """Run the command to its end, which comes soon."""
-    return subprocess.run(
-        [sys.executable, *ADDRESS, str(free_port()), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    return run_to_its_end([*MODULE, *command(arguments)])
+
+
+def start_forked(cases) -> list[subprocess.CompletedProcess]:
+    """Run the command with the arguments of each case, forked from one process."""
+    asked = json.dumps([command(arguments) for arguments in cases])
+    run = run_to_its_end([sys.executable, STARTS], input=asked)
+    assert run.returncode == 0, run.stderr
+    ended = zip(cases, json.loads(run.stdout), strict=True)
+    return [subprocess.CompletedProcess(arguments, *ends) for arguments, ends in ended]
+
+
+def run_to_its_end(command, **options) -> subprocess.CompletedProcess:
+    fixed = {"capture_output": True, "text": True, "timeout": 100, "check": False}
+    return subprocess.run(command, **fixed, **options)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Start all of them, two at a time; give (arguments, code, sentence, run) of each."""
+    """Start all of them; give (code, sentence, run) of each."""
     folder = tmp_path_factory.mktemp("models")
     cases = dict(FLAGS)
     for number, (name, (change, sentence)) in enumerate(MODELS.items()):
         change(a_copy(folder / str(number)))
         cases[name] = (["--model-id", str(folder / str(number))], 1, sentence)
+    forked = [name for name in cases if name not in ALONE]
     with ThreadPoolExecutor(2) as pool:
-        done = pool.map(start, (arguments for arguments, _, _ in cases.values()))
-        return {
-            name: (code, sentence, run)
-            for (name, (_, code, sentence)), run in zip(cases.items(), done, strict=True)
-        }
+        ended = pool.submit(start_forked, [cases[name][0] for name in forked])
+        done = dict(zip(ALONE, pool.map(start, (cases[name][0] for name in ALONE)), strict=True))
+        done |= dict(zip(forked, ended.result(), strict=True))
+    return {name: (code, sentence, done[name]) for name, (_, code, sentence) in cases.items()}
 
 
 @pytest.mark.timeout(300)
