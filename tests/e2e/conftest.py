@@ -27,7 +27,9 @@ def _shared(*flags):
 
 
 started_server = _shared("--dtype", "float32", "--enable-prefill-logprobs")
-started_crowded = _shared("--max-concurrent-requests", "2", "--max-batch-size", "1")
+started_crowded = _shared(
+    *("--max-concurrent-requests", "2", "--max-batch-size", "1", "--tool-call-parser", "hermes")
+)
 started_keyed = _shared("--api-key", "open-sesame")
 
 
@@ -40,7 +42,7 @@ def server(started_server):
 
 @pytest.fixture
 def crowded(started_crowded):
-    """A server with two permits and one row."""
+    """A server with two permits and one row, which reads calls of tools."""
     yield started_crowded
     wait_until_idle(started_crowded)
 

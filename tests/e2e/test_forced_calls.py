@@ -27,10 +27,15 @@ SCHEMAS = {"weather": SCHEMA, "now": {"type": "object", "maxProperties": 0}}
 USER = {"role": "user", "content": "What is the capital of France?"}
 
 
-@pytest.fixture(scope="module", params=["hermes", "pythonic"])
-def server(request):
-    with serve("--tool-call-parser", request.param, "--num-threads", "1") as server:
+@pytest.fixture(scope="module")
+def started_pythonic():
+    with serve("--tool-call-parser", "pythonic", "--num-threads", "1") as server:
         yield server
+
+
+@pytest.fixture(params=["crowded", "started_pythonic"], ids=["hermes", "pythonic"])
+def server(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture

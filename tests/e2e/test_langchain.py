@@ -7,7 +7,6 @@ from in_process import EOS, byte_tokenizer, in_process
 from langchain_huggingface import ChatHuggingFace, HuggingFaceEndpoint
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, ConfigDict
-from served import serve
 
 ASKED = "What is the capital of France?"
 CALLS = (
@@ -102,16 +101,10 @@ def test_an_answer_by_a_schema_is_of_its_type(server, chat):
 
 
 @CHATS
-def test_an_answer_by_a_call_that_must_be_made_is_of_its_type(caller, chat):
+def test_an_answer_by_a_call_that_must_be_made_is_of_its_type(crowded, chat):
     schema = {"title": "answer", **Answer.model_json_schema()}
-    model = chat(caller.url).with_structured_output(schema, method="function_calling")
+    model = chat(crowded.url).with_structured_output(schema, method="function_calling")
     assert Answer.model_validate(model.invoke(ASKED))
-
-
-@pytest.fixture(scope="module")
-def caller():
-    with serve("--tool-call-parser", "hermes", "--num-threads", "1") as server:
-        yield server
 
 
 def test_the_endpoint_for_texts_streams_what_it_says_whole(server):
