@@ -1,6 +1,8 @@
 """LoRA adapters at a real server: every client gets by a name what the merged model says."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import product
 
 import openai
@@ -35,26 +37,38 @@ def sources(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def started(sources):
+def started(sources, tmp_path_factory):
+    """Three servers, started at once: see `server`, `merged` and `silent`."""
     adapters = ",".join(f"{name}={source.path}" for name, source in sources.items())
-    with serve(*FLAGS, "--lora-adapters", adapters, "--speculate", "3") as server:
-        yield server
-        assert_clean(server.log)
+    path = save_merged(BUILT_IN_MODEL, sources["sums"], tmp_path_factory.mktemp("merged"))
+    flags = (
+        ("--lora-adapters", adapters, "--speculate", "3"),
+        ("--model-id", str(path), "--served-model-name", "sums"),
+        ("--ignore-unknown-adapters",),
+    )
+    with ExitStack() as stack, ThreadPoolExecutor(len(flags)) as pool:
+        starting = (serve(*FLAGS, *words) for words in flags)
+        servers = list(pool.map(stack.enter_context, starting))
+        yield servers
+        assert_clean(servers[0].log)
 
 
 @pytest.fixture
 def server(started):
-    yield started
-    wait_until_idle(started)
+    yield started[0]
+    wait_until_idle(started[0])
 
 
-@pytest.fixture(scope="module")
-def merged(sources, tmp_path_factory):
+@pytest.fixture
+def merged(started):
     """The first adapter's merged model, under its name."""
-    path = save_merged(BUILT_IN_MODEL, sources["sums"], tmp_path_factory.mktemp("merged"))
-    flags = ("--model-id", str(path), "--served-model-name", "sums")
-    with serve(*FLAGS, *flags) as server:
-        yield server
+    return started[1]
+
+
+@pytest.fixture
+def silent(started):
+    """A server that takes the name of an adapter that it does not have for its model's."""
+    return started[2]
 
 
 def native(place, **params):
@@ -197,13 +211,12 @@ async def test_a_grammar_holds_for_an_adapter_too(server):
     assert all(len(answer[0]) == 8 and answer[0][3] == "-" for answer in answers)
 
 
-async def test_where_the_operator_says_so_an_unknown_adapter_is_the_base_model(server):
-    with serve(*FLAGS, "--ignore-unknown-adapters") as silent:
-        expected = native(server)
-        assert native(silent, adapter_id="sums") == expected
-        texts, speakers = spoken(silent, "adapter:sums")
-        assert (texts, speakers) == spoken(server, "any")
-        assert speakers == {BUILT_IN_NAME}
+async def test_where_the_operator_says_so_an_unknown_adapter_is_the_base_model(server, silent):
+    expected = native(server)
+    assert native(silent, adapter_id="sums") == expected
+    texts, speakers = spoken(silent, "adapter:sums")
+    assert (texts, speakers) == spoken(server, "any")
+    assert speakers == {BUILT_IN_NAME}
 
 
 async def answered(server, body):
