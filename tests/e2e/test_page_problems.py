@@ -75,8 +75,7 @@ async def test_an_error_event_is_told_and_the_next_try_may_succeed(chromium, mod
 
 
 async def test_a_killed_server_leaves_the_text_and_a_way_to_try_again(chromium):
-    flags = ("--num-threads", "1", "--max-batch-total-tokens", "8192")
-    with serve(*flags) as doomed:
+    with serve("--num-threads", "1", "--max-batch-total-tokens", "8192") as doomed:
         async with open_page(chromium, doomed.url, expects=["ERR_", "tokeniz"]) as page:
             await endless(page)
             doomed.process.send_signal(signal.SIGKILL)
@@ -89,7 +88,7 @@ async def test_a_killed_server_leaves_the_text_and_a_way_to_try_again(chromium):
             await expect(alert).to_contain_text("The server does not answer.")
             assert await text_of(page.locator("#prompt-answer")) == kept
             await parameter(page, "max_new_tokens").fill("5")
-            with serve(*flags, port=int(doomed.url.rpartition(":")[2])):
+            async with in_process(port=int(doomed.url.rpartition(":")[2])):
                 await page.get_by_role("button", name="Try again").click()
                 await ended(page)
                 await expect(alert).to_have_count(0)
