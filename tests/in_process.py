@@ -4,6 +4,7 @@ For what a real model does not do on demand: fail, hang in the middle of a step,
 """
 
 import asyncio
+import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -159,3 +160,9 @@ def _no_blocking_calls():
 def repeat_prompt(row) -> int:
     """Say the prompt again and again, a token a step."""
     return row.token_ids[row.num_output % row.num_prompt]
+
+
+def repeat_slowly(row) -> int:
+    """Say it so that much is still to come when something of it is seen."""
+    time.sleep(0.01)
+    return repeat_prompt(row)

@@ -2,7 +2,7 @@
 
 import pytest
 from browser import open_page
-from in_process import in_process
+from in_process import in_process, repeat_slowly
 from playground import bodies_of, chat
 from playwright.async_api import expect
 from tool_talk import QWEN, script
@@ -30,7 +30,10 @@ async def test_thoughts_fold_up_before_the_answer_and_do_not_go_back(chromium):
 
 
 async def test_thoughts_are_open_while_they_come_and_none_are_shown_without_any(chromium):
-    async with in_process(template=QWEN) as server, open_page(chromium, server.url) as page:
+    async with (
+        in_process(repeat_slowly, template=QWEN) as server,
+        open_page(chromium, server.url) as page,
+    ):
         await page.get_by_text("Chat", exact=True).click()
         await page.get_by_label("Your message").fill("Hi")
         await page.get_by_role("button", name="Send").click()
