@@ -138,7 +138,7 @@ def start(arguments) -> subprocess.CompletedProcess:
 def start_forked(cases) -> list[subprocess.CompletedProcess]:
     """Run the command with the arguments of each case, forked from one process."""
     asked = json.dumps([command(arguments) for arguments in cases])
-    run = run_to_its_end([sys.executable, STARTS], input=asked)
+    run = run_to_its_end([sys.executable, "-P", STARTS], input=asked)
     assert run.returncode == 0, run.stderr
     ended = zip(cases, json.loads(run.stdout), strict=True)
     return [subprocess.CompletedProcess(arguments, *ends) for arguments, ends in ended]
