@@ -21,8 +21,10 @@ def pack_gate(
 ) -> Packed:
     """Pack for a gated epilogue, with columns of zeros up to whole groups."""
     missing = -gate.out_features % LANES
-    weights = [pad(linear.weight.detach(), (0, 0, 0, missing)) for linear in (gate, other)]
+    weights = [linear.weight.detach() for linear in (gate, other)]
     bias = _bias([gate, other])
+    if missing:  # to pad with nothing is to copy
+        weights = [pad(weight, (0, 0, 0, missing)) for weight in weights]
     if bias is not None:
         bias = interleaved(*(pad(half, (0, missing)) for half in bias.chunk(2)))
     return kernels.pack(interleaved(*weights), bias, is_int8=is_int8)
@@ -30,7 +32,9 @@ def pack_gate(
 
 def pack_down(kernels: Kernels, down: nn.Linear, *, is_int8: bool = False) -> Packed:
     """Pack with the columns that the padding of the gate adds."""
-    weight = pad(down.weight.detach(), (0, -down.in_features % LANES))
+    weight, missing = down.weight.detach(), -down.in_features % LANES
+    if missing:
+        weight = pad(weight, (0, missing))
     bias = None if down.bias is None else down.bias.detach()
     return kernels.pack(weight, bias, is_int8=is_int8)
 
