@@ -485,7 +485,9 @@ def test_what_would_lead_outside_of_the_cache_is_refused_before_it_is_done(nativ
     k = random(1, 2, 32, 64)
     numbers = {"positions": 40, "slots": 40, "rows": 0}
     parts = {each: torch.tensor([number]) for each, number in numbers.items()}
-    paged = Paged(**parts, tables=torch.tensor([[0, 1]]))
+    around = torch.zeros(200, 2, dtype=torch.int64)  # what lies about the table would do as well
+    around[100, 1] = 1
+    paged = Paged(**parts, tables=around[100:101])
     out, before, qkv = random(1, 1, 64), k.clone(), random(1, 192)
     rope_table, heads = rope_table_of(64, 128), Heads(1, 1, 64)
 
