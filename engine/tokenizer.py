@@ -5,13 +5,14 @@ renders a chat is not known here, only how to mark what may not act in it. Knows
 encoding a long text takes milliseconds, so the engine does that off the event loop.
 """
 
-import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer as Backend
+from tokenizers.decoders import ByteLevel
 
 from engine.chat import Chat, Template
 from engine.detokenizer import Pieces
@@ -19,6 +20,7 @@ from engine.marks import Marks
 
 _ENDING = 24
 """Tokens; no tag of a template is longer, even spelled out."""
+_NO_BYTE = 0xFFFF
 
 
 class FastTokenizer(Protocol):
@@ -49,16 +51,16 @@ class Tokenizer:
         self._backend: Backend = fast.backend_tokenizer
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._plain = Backend.from_str(self._backend.to_str())
-        self._plain.encode_special_tokens = True
         added = self._backend.get_added_tokens_decoder()
         special_ids = set(fast.all_special_ids) | {i for i, t in added.items() if t.special}
         self._specials = {i: self._backend.id_to_token(i) or "" for i in special_ids}
         self._marks = Marks(self._specials.values())
-        self._literals = [self._literal_ids(text) for text in self._marks.texts]
-        self.size = 1 + max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
+        self._literals = self._spelled_out(self._marks.texts)
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        self.size = 1 + max(vocabulary.values(), default=-1)
         """One more than the highest id; there may be gaps below it."""
-        self._bytes = _byte_table(self._backend, self.size)
+        is_byte_level = isinstance(self._backend.decoder, ByteLevel)
+        self._bytes = _byte_table(vocabulary, self.size) if is_byte_level else None
         self.pieces = Pieces(self)
         """What each id sets free by itself; filled on the event loop."""
 
@@ -92,7 +94,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Encode a prompt; special-token text acts as tokens, and the model's own are added."""
-        return self._ids(self._backend, text, add_special_tokens=True)
+        return self._ids(text, add_special_tokens=True)
 
     def marked(self, chat: Chat) -> tuple[Chat, str]:
         """Put marks in the place of special text in a chat; return them, which cannot be guessed.
@@ -150,37 +152,42 @@ class Tokenizer:
         """Decode ids together, special tokens left out or spelled out, nothing cleaned up."""
         return str(self._backend.decode(token_ids, skip_special_tokens=not has_specials))
 
+    def _spelled_out(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode special tokens' texts as plain text, before anyone else encodes."""
+        usual, self._backend.encode_special_tokens = self._backend.encode_special_tokens, True
+        try:
+            return [self._literal_ids(text) for text in texts]
+        finally:
+            self._backend.encode_special_tokens = usual
+
     def _literal_ids(self, text: str) -> list[int]:
-        """Encode a special token's text as plain text."""
-        ids = self._ids(self._plain, text, add_special_tokens=False)
+        ids = self._ids(text, add_special_tokens=False)
         if self._specials.keys().isdisjoint(ids):
             return ids
         # unigram and word models may know the whole text as a piece of their own: spell it
-        return [i for char in text for i in self._ids(self._plain, char, add_special_tokens=False)]
+        return [i for char in text for i in self._ids(char, add_special_tokens=False)]
 
-    @staticmethod
-    def _ids(backend: Backend, text: str, *, add_special_tokens: bool) -> list[int]:
+    def _ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
         # encode_batch lets go of the GIL, encode does not
-        encoding = backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
+        encoding = self._backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
         return list(encoding.ids)
 
 
-def _byte_table(backend: Backend, size: int) -> list[bytes] | None:
-    """Give each id's bytes for byte-level vocabularies, None for all other decoders.
+def _byte_table(vocabulary: dict[str, int], size: int) -> list[bytes]:
+    """Give each id's bytes in a byte-level vocabulary, none where there is a gap.
 
     The alphabet is GPT-2's: printable Latin-1 stands for itself, the other bytes for U+0100 on.
     https://github.com/openai/gpt-2/blob/master/src/encoder.py
     """
-    decoder = json.loads(backend.to_str()).get("decoder") or {}
-    if decoder.get("type") != "ByteLevel":
-        return None
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    to_byte = {chr(byte): byte for byte in printable}
-    to_byte |= {chr(0x100 + number): byte for number, byte in enumerate(others)}
-    table = []
-    for token_id in range(size):
-        token = backend.id_to_token(token_id) or ""
-        is_mapped = all(char in to_byte for char in token)
-        table.append(bytes(map(to_byte.__getitem__, token)) if is_mapped else token.encode())
+    # those of the alphabet become Latin-1, all others what Latin-1 has not
+    alphabet = defaultdict(lambda: _NO_BYTE, zip(printable, printable, strict=True))
+    alphabet.update({0x100 + number: byte for number, byte in enumerate(others)})
+    table = [b""] * size
+    for token, token_id in vocabulary.items():
+        try:
+            table[token_id] = token.translate(alphabet).encode("latin-1")
+        except UnicodeEncodeError:
+            table[token_id] = token.encode()
     return table
