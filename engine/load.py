@@ -14,12 +14,13 @@ from transformers.utils import logging as transformers_logging
 
 from engine.batch import Batch, Join, RowWork
 from engine.chats import Chats
+from engine.compute.allocator import prepare_allocator
 from engine.compute.kernels.native import KernelsMissing, Native, find_native
 from engine.compute.kernels.onednn import OneDnn, can_pack, is_faster
 from engine.compute.kernels.table import Kernels
 from engine.compute.kv_cache import KVCache, free_memory_bytes
 from engine.compute.model import KernelsDiffer, Model, explain
-from engine.compute.runner import ModelRunner, ask_for_huge_pages, keep_freed_memory
+from engine.compute.runner import ModelRunner
 from engine.compute.sampler import Sampler
 from engine.config import EngineConfig, Limits, ModelInfo
 from engine.cores import usable_cores
@@ -53,7 +54,7 @@ def load(config: EngineConfig, observer: Observer) -> Engine:
 
 
 def _load(config: EngineConfig, observer: Observer) -> Engine:
-    ask_for_huge_pages()
+    prepare_allocator()
     _speak_with_one_voice()
     num_threads = config.num_threads or usable_cores()
     torch.set_num_threads(num_threads)
@@ -80,7 +81,6 @@ def _load(config: EngineConfig, observer: Observer) -> Engine:
     matchers = None if config.is_grammar_disabled else _make_matchers(vocabulary)
     rows, tokens = limits.max_batch_size, limits.max_total_tokens
     runner = ModelRunner(model, cache, sampler, rows, tokens, num_threads, matchers)
-    keep_freed_memory()
     pace = _make_pace(config, limits, model.device.type)
     _warm_up(runner, limits, pace, has_prompt_logprobs=config.is_prompt_logprobs_enabled)
     info = ModelInfo(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from engine.compute.allocator import give_back_freed
 from engine.compute.attention import PagedAttention
 from engine.compute.decoder_adapters import layer_adapters
 from engine.compute.kernels.table import (
@@ -105,6 +106,7 @@ class Decoder:
                 return f"layer {place}"
             self._layers.append(self._pack_layer(layer, place, is_int8=True) if is_int8 else packed)
             layers[place] = nn.Identity()
+            give_back_freed()
         x, logits = trace.entered[-1], self._logits_for(len(trace.token_ids))
         self._kernels.rms_norm(x, ends.norm, self._epsilon, x)
         self._kernels.logits(x, ends.head, logits)
@@ -114,6 +116,7 @@ class Decoder:
             head = pack_joined(self._kernels, module.lm_head, is_int8=True)
             self._ends = Ends(ends.embedding, ends.norm, head)
         module.lm_head = nn.Identity()
+        give_back_freed()
         return None
 
     def adapt(self, adapters: Sequence[Adapter]) -> None:

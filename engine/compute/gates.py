@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
+from engine.compute.allocator import give_back_freed
 from engine.compute.kernels.table import Epilogue, Kernels, Packed
 from engine.compute.linears import replace
 from engine.compute.packing import pack_down, pack_gate
@@ -60,6 +61,7 @@ def rewrite_gates(model: nn.Module, kernels: Kernels, kept: Collection[str] = ()
         module = _as_gated(model.get_submodule(name), kernels)
         if module is not None:
             replace(model, name, module)
+            give_back_freed()
             num_rewritten += 1
     return num_rewritten
 

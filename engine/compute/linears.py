@@ -12,6 +12,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from engine.compute.allocator import give_back_freed
 from engine.compute.products import Make, Product
 
 
@@ -28,6 +29,7 @@ def rewrite_linears(model: nn.Module, forward: Callable[[], object], make: Make)
         joined = Joined([_linear(model, name) for name in names], make)
         for position, name in enumerate(names):
             replace(model, name, Slice(joined, position))
+        give_back_freed()
         num_joined += len(names) if len(names) > 1 else 0
     return num_joined
 

@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
 from engine.compute.adapted import Adaptation, added
+from engine.compute.allocator import give_back_freed
 from engine.compute.attention import PagedAttention
 from engine.compute.decoder import Decoder, Trace, matches, may_take_over, take_over
 from engine.compute.gates import rewrite_gates
@@ -139,6 +140,7 @@ class Model:
             self._decoder = self._take_over(trace)
             if self._decoder is None:  # and what differs was found too late
                 self._module = None  # two at a time would need twice the memory
+                give_back_freed()
                 self._module = load()
                 self._module.set_attn_implementation(name)
         if self._decoder is None and self._is_int8:

@@ -12,8 +12,7 @@ from engine.compute.kernels.table import LANES, Kernels, Packed, interleaved
 def pack_joined(kernels: Kernels, *linears: nn.Linear, is_int8: bool = False) -> Packed:
     """Pack linears of one input as one."""
     weights = [linear.weight.detach() for linear in linears]
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-    return kernels.pack(weight, _bias(linears), is_int8=is_int8)
+    return kernels.pack(weights, _bias(linears), is_int8=is_int8)
 
 
 def pack_gate(
@@ -27,7 +26,7 @@ def pack_gate(
         weights = [pad(weight, (0, 0, 0, missing)) for weight in weights]
     if bias is not None:
         bias = interleaved(*(pad(half, (0, missing)) for half in bias.chunk(2)))
-    return kernels.pack(interleaved(*weights), bias, is_int8=is_int8)
+    return kernels.pack(weights, bias, is_gated=True, is_int8=is_int8)
 
 
 def pack_down(kernels: Kernels, down: nn.Linear, *, is_int8: bool = False) -> Packed:

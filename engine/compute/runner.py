@@ -4,8 +4,6 @@ The rows live in kept arrays that each Batch's changes update, so describing a s
 however many rows there are. Runs on the model's thread; knows nothing of the event loop.
 """
 
-import ctypes
-import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,9 +23,6 @@ from engine.compute.model import Model
 from engine.compute.plan import Context
 from engine.compute.sampler import Sampler, SampleResult, SamplerRow
 from engine.matchers import Matchers
-
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
 
 
 @dataclass(eq=False, slots=True)
@@ -327,25 +322,3 @@ def _output(
         return RowOutput(sequence_id, error=sampled)
     prompt = prompts.get(sequence_id, ()) if prompts else ()
     return RowOutput(sequence_id, sampled or (), prompt)
-
-
-def ask_for_huge_pages() -> None:
-    """Have torch ask for huge pages; before the weights are loaded.
-
-    They give the products of a decode step up to 5 %.
-    """
-    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # its allocator looks there, and nowhere else
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc not to unmap large tensors when they are freed; after the weights are loaded.
-
-    Each would fault in all its pages again at the next step: 64 rows of 150,000 logits to float32
-    take 8.4 ms so, 2.1 without. Elsewhere than glibc nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

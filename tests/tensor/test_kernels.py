@@ -174,6 +174,21 @@ def test_gate_and_factor_are_interleaved_by_groups():
     assert interleaved(gate, other)[:, 0].tolist() == expected
 
 
+@pytest.mark.parametrize("is_int8", [False, True])
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_weights_are_packed_as_if_they_were_joined(native, is_gated, is_int8):
+    if is_gated:
+        parts = [random(48, 36), random(48, 36)]
+        whole = interleaved(*parts)
+    else:
+        parts = [random(48, 36), random(7, 36), random(36, 9).T]  # not whole panels, with gaps
+        whole = torch.cat(parts)
+    x, got, expected = random(3, 36), random(3, len(whole)), random(3, len(whole))
+    native.linear(x, native.pack(parts, is_gated=is_gated, is_int8=is_int8), got)
+    native.linear(x, native.pack(whole, is_int8=is_int8), expected)
+    assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("shape", [(1, 16), (3, 33), (20, 896), (2, 4097)])
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 def test_a_norm_is_the_references(native, reference, shape, offset):
@@ -460,6 +475,8 @@ def test_what_a_kernel_cannot_take_is_refused_with_what_was_given(native):
         native.pack(random(32, 62), is_int8=True)
     with pytest.raises(ValueError, match=r"\[32\] without gaps\. Given: .*\[31\]"):
         native.pack(random(32, 64), random(31))
+    with pytest.raises(ValueError, match=r"of one width\. Given: \[\[32, 64\], \[32, 66\]\]"):
+        native.pack([random(32, 64), random(32, 66)])
     paged, num_blocks = paged_of([9], 32)
     k = random(1, num_blocks, 32, 64)
     short = Paged(paged.positions, paged.slots[:0], paged.rows, paged.tables)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from engine.compute.kernels.table import Heads, Paged, RopeTable
+from engine.compute.kernels.table import Heads, Paged, RopeTable, Weight
 from engine.compute.logits import PANEL, Logits
 
 _OUTSIDE = (
@@ -24,14 +24,19 @@ def check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.bfl
         )
 
 
-def check_weight(weight: Tensor, bias: Tensor | None, *, is_int8: bool) -> None:
-    """Refuse a weight `[out, in]` that no kernel takes, and a bias that is not its own."""
-    n, k = weight.shape
+def check_weight(weight: Weight, bias: Tensor | None, *, is_int8: bool) -> tuple[int, int]:
+    """Refuse a weight that no kernel takes, and a bias that is not its own; return `(out, in)`."""
+    parts = [weight] if isinstance(weight, Tensor) else weight
+    n, k = sum(map(len, parts)), parts[0].shape[1]
+    if any(part.shape != (len(part), k) for part in parts):
+        shapes = [list(part.shape) for part in parts]
+        raise ValueError(f"a kernel wants weights of one width. Given: {shapes}")
     if k % (4 if is_int8 else 2):
         multiple = "a multiple of four" if is_int8 else "even"
         raise ValueError(f"a kernel wants weights whose width is {multiple}. Given: {[n, k]}")
     if bias is not None:
         check(bias, (n,), bias.dtype)
+    return n, k
 
 
 def check_logits(logits: Logits, num_rows: int, width: int) -> Tensor:

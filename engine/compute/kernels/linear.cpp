@@ -34,13 +34,11 @@ void multiply(const Team& team, const bf16* x, int64_t m, const Linear& w, void*
   multiply_to(team, Bf16Product{w, x}, m, y, tops, epilogue, next);
 }
 
-// weight [n, k] to `packed`, whose last panel keeps what is behind row n: zero it before.
-EXPORT void millrace_pack(const bf16* weight, int64_t n, int64_t k, bf16* packed) {
-#pragma omp parallel for
-  for (int64_t row = 0; row < n; ++row) {
-    bf16* panel = packed + row / PANEL * PANEL * k + row % PANEL * 2;
-    for (int64_t i = 0; i < k; i += 2) memcpy(panel + i * PANEL, weight + row * k + i, 4);
-  }
+// rows [n] of k numbers to `packed`, with zeros behind the last.
+EXPORT void millrace_pack(const bf16* const* rows, int64_t n, int64_t k, bf16* packed) {
+  pack_panels(n, k, packed, [&](bf16* column, int64_t row, int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; i += 2) memcpy(column + i * PANEL, rows[row] + i, 4);
+  });
 }
 
 EXPORT void millrace_linear(const bf16* x, int64_t m, int64_t k, const bf16* packed,

@@ -132,27 +132,31 @@ void multiply_int8(const Team& team, const bf16* x, int64_t m, const Linear& w, 
   multiply_to(team, Int8Product{w, rows}, m, y, tops, epilogue, next);
 }
 
-// weight [n, k], k a multiple of four, to `packed` and `scales` [n].
-EXPORT void millrace_pack_int8(const bf16* weight, int64_t n, int64_t k, uint8_t* packed,
+static float largest(const bf16* numbers, int64_t count) {
+  __m512 top = _mm512_setzero_ps();
+  for (int64_t i = 0; i < count; i += 16)
+    top = _mm512_max_ps(top, _mm512_abs_ps(load(numbers + i, tail(count - i))));
+  return _mm512_reduce_max_ps(top);
+}
+
+// rows [n] of k numbers, a multiple of four, to `packed` and `scales` [n], with zeros behind the
+// last.
+EXPORT void millrace_pack_int8(const bf16* const* rows, int64_t n, int64_t k, uint8_t* packed,
                                float* scales) {
 #pragma omp parallel for
-  for (int64_t row = 0; row < n; ++row) {
-    const bf16* from = weight + row * k;
-    __m512 top = _mm512_setzero_ps();
-    for (int64_t i = 0; i < k; i += 16)
-      top = _mm512_max_ps(top, _mm512_abs_ps(load(from + i, tail(k - i))));
-    const float largest = _mm512_reduce_max_ps(top);
-    const __m512 factor = _mm512_set1_ps(largest > 0.f ? 127.f / largest : 0.f);
-    uint8_t* panel = packed + row / PANEL * PANEL * k + row % PANEL * 4;
-    for (int64_t i = 0; i < k; i += 16) {
-      const __m128i bytes = to_bytes(_mm512_mul_ps(load(from + i, tail(k - i)), factor));
+  for (int64_t row = 0; row < n; ++row) scales[row] = largest(rows[row], k);
+  pack_panels(n, k, packed, [&](uint8_t* column, int64_t row, int64_t from, int64_t to) {
+    const __m512 factor = _mm512_set1_ps(scales[row] > 0.f ? 127.f / scales[row] : 0.f);
+    for (int64_t i = from; i < to; i += 16) {
+      const __m512 numbers = load(rows[row] + i, tail(k - i));
+      const __m128i bytes = to_bytes(_mm512_mul_ps(numbers, factor));
       uint8_t sixteen[16];
       _mm_storeu_si128((__m128i*)sixteen, _mm_xor_si128(bytes, _mm_set1_epi8((char)128)));
       for (int64_t j = 0; j < 16 && i + j < k; j += 4)
-        memcpy(panel + (i + j) * PANEL, sixteen + j, 4);
+        memcpy(column + (i + j) * PANEL, sixteen + j, 4);
     }
-    scales[row] = largest / 127.f;
-  }
+  });
+  for (int64_t row = 0; row < n; ++row) scales[row] /= 127.f;
 }
 
 // Bytes of `workspace` for a quantised x.

@@ -34,12 +34,14 @@ from engine.compute.kernels.table import (
     Packed,
     Paged,
     RopeTable,
+    Weight,
+    joined,
 )
 from engine.compute.kernels.workspace import Workspaces
 from engine.compute.logits import PANEL, Logits
 from engine.errors import EngineError
 
-_VERSION = 8
+_VERSION = 9
 LOGITS = 4
 """The epilogue that is no Epilogue, since it writes two tensors."""
 _PLACES = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
@@ -73,22 +75,27 @@ class Native:
         """Tell whether this processor has matrix units, which these kernels do not use."""
         return bool(self._library.has_amx())
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool = False) -> Packed:
-        """Lay out a weight `[out, in]` for `linear`, of an even width.
-
-        With `is_int8` it is quantised, and its width a multiple of four.
-        """
-        n, k = weight.shape
-        check_weight(weight, bias, is_int8=is_int8)
-        weight = weight.to(_BFLOAT16).contiguous()
+    def pack(
+        self,
+        weight: Weight,
+        bias: Tensor | None = None,
+        *,
+        is_gated: bool = False,
+        is_int8: bool = False,
+    ) -> Packed:
+        """Lay out a weight, and its bias, for `linear`."""
+        n, k = check_weight(weight, bias, is_int8=is_int8)
+        parts = [weight] if isinstance(weight, Tensor) else weight
+        parts = [part.to(_BFLOAT16).contiguous() for part in parts]
+        rows = joined([_rows_of(part) for part in parts], is_gated=is_gated)
         bias = None if bias is None else bias.to(_BFLOAT16)
         dtype, scales = (torch.uint8, torch.empty(n)) if is_int8 else (_BFLOAT16, None)
-        packed = torch.zeros(-(-n // PANEL) * PANEL * k, dtype=dtype)
+        packed = torch.empty(-(-n // PANEL) * PANEL * k, dtype=dtype)
         if scales is None:
-            self._library.pack(weight.data_ptr(), n, k, packed.data_ptr())
+            self._library.pack(rows.data_ptr(), n, k, packed.data_ptr())
         else:
             pointers = packed.data_ptr(), scales.data_ptr()
-            self._library.pack_int8(weight.data_ptr(), n, k, *pointers)
+            self._library.pack_int8(rows.data_ptr(), n, k, *pointers)
         return Packed(packed, bias, n, k, scales)
 
     def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
@@ -285,6 +292,12 @@ class Native:
         """Join layers to a cache, and to what stands before and behind them."""
         given = heads, epsilon, layers, k, v, adapters, ends
         return NativeLayers(self._library, self._workspaces, *given)
+
+
+def _rows_of(weight: Tensor) -> Tensor:
+    """Say where each row lies."""
+    num_bytes = weight.shape[1] * weight.itemsize
+    return weight.data_ptr() + num_bytes * torch.arange(len(weight))
 
 
 def find_native() -> Path:

@@ -25,6 +25,8 @@ from engine.compute.kernels.table import (
     LayerAdapter,
     LowRank,
     Packed,
+    Weight,
+    joined,
 )
 from engine.compute.logits import Logits
 
@@ -42,12 +44,19 @@ _MIN_GAIN = 1.15
 class OneDnn(Native):
     """The C++ kernels, but for products, which oneDNN computes; those of 8 bits stay ours."""
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool = False) -> Packed:
+    def pack(
+        self,
+        weight: Weight,
+        bias: Tensor | None = None,
+        *,
+        is_gated: bool = False,
+        is_int8: bool = False,
+    ) -> Packed:
         """Lay out a weight `[out, in]` for `linear`."""
         if is_int8:
-            return super().pack(weight, bias, is_int8=True)
-        check_weight(weight, bias, is_int8=False)
-        return Packed(_reorder(weight), bias, *weight.shape)
+            return super().pack(weight, bias, is_gated=is_gated, is_int8=True)
+        n, k = check_weight(weight, bias, is_int8=False)
+        return Packed(_reorder(joined(weight, is_gated=is_gated)), bias, n, k)
 
     def low_rank(self, a: Tensor, b: Tensor, beside: Packed) -> LowRank:
         """Lay out both halves; beside weights of 8 bits our own loop multiplies them."""

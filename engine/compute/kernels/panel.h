@@ -36,3 +36,20 @@ INLINE void add_products(const bf16* rows, int64_t stride, const char* panel, in
     }
   }
 }
+
+// Lays out n rows of k numbers as panels, with zeros behind the last: put(column, row, from, to)
+// writes these numbers of a row. All rows of a panel go on together, a line at a time, since what
+// they write lies between each other's numbers.
+template <typename T, typename Put>
+void pack_panels(int64_t n, int64_t k, T* packed, const Put& put) {
+  const int64_t step = 64 / sizeof(bf16), pair = 4 / sizeof(T);
+#pragma omp parallel for
+  for (int64_t first = 0; first < n; first += PANEL) {
+    T* panel = packed + first * k;
+    const int64_t end = first + PANEL < n ? first + PANEL : n;
+    if (end < first + PANEL) memset(panel, 0, PANEL * k * sizeof(T));
+    for (int64_t from = 0; from < k; from += step)
+      for (int64_t row = first; row < end; ++row)
+        put(panel + (row - first) * pair, row, from, from + step < k ? from + step : k);
+  }
+}

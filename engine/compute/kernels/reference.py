@@ -19,6 +19,8 @@ from engine.compute.kernels.table import (
     Packed,
     Paged,
     RopeTable,
+    Weight,
+    joined,
 )
 from engine.compute.logits import PANEL, Logits
 
@@ -29,8 +31,16 @@ class Reference:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool = False) -> Packed:
+    def pack(
+        self,
+        weight: Weight,
+        bias: Tensor | None = None,
+        *,
+        is_gated: bool = False,
+        is_int8: bool = False,
+    ) -> Packed:
         """Take a weight `[out, in]` as it is, or rounded to what 8 bits hold."""
+        weight = joined(weight, is_gated=is_gated)
         if is_int8:
             scales = weight.float().abs().amax(1, keepdim=True) / 127
             rounded = (weight.float() / scales).nan_to_num().round() * scales

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from engine.compute.logits import Logits
 
+Weight = Tensor | Sequence[Tensor]
+"""`[out, in]`, or some that are to be one: joining them first would take longer than packing."""
 LANES = 16
 """Columns of the gate and of what it multiplies alternate in groups of so many."""
 
@@ -151,10 +153,18 @@ class Kernels(Protocol):
 
     dtype: torch.dtype
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool = False) -> Packed:
-        """Lay out a weight `[out, in]` for `linear`, of an even width.
+    def pack(
+        self,
+        weight: Weight,
+        bias: Tensor | None = None,
+        *,
+        is_gated: bool = False,
+        is_int8: bool = False,
+    ) -> Packed:
+        """Lay out a weight, and its bias, for `linear`; its width is even.
 
-        With `is_int8` it is quantised, and its width a multiple of four.
+        Two that `is_gated` are interleaved, the bias was already. With `is_int8` it is quantised,
+        and its width a multiple of four.
         """
         ...
 
@@ -284,3 +294,10 @@ def interleaved(gate: Tensor, other: Tensor) -> Tensor:
     """Join two weights `[n, k]`, or biases `[n]`, for SILU_MUL; n is a multiple of LANES."""
     groups = [part.unflatten(0, (-1, LANES)) for part in (gate, other)]
     return torch.stack(groups, dim=1).flatten(0, 2)
+
+
+def joined(weight: Weight, *, is_gated: bool) -> Tensor:
+    """Join what is to be one weight."""
+    if isinstance(weight, Tensor):
+        return weight
+    return interleaved(*weight) if is_gated else torch.cat(list(weight))
