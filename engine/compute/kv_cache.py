@@ -1,9 +1,10 @@
 """KVCache: the K and V tensors, their layout, and how many blocks fit in memory.
 
-Head-major blocks, `[kv_heads, blocks, block, dim]` for each layer: gathering a sequence's keys is
-one `index_select` of whole rows, and the result needs no transpose. Heads of one width lie in one
-memory, whatever their layer, so that clearing a block is one fill. Only this file and attention.py
-know the layout; where kernels write and attend, a block's inside is theirs.
+A block is one piece of memory, in which all heads of one width have their part, whatever their
+layer: it is cleared by one fill, its pages come at once, and a layer's keys and values are near.
+Each layer sees it as `[kv_heads, blocks, block, dim]`; gathering a sequence's keys is one
+`index_select` of whole rows, whose result needs no transpose. Only this file knows the layout;
+where kernels write and attend, the inside of a head's part is theirs.
 """
 
 import mmap
@@ -36,8 +37,9 @@ class LayerShape:
 class Gather:
     """Where the blocks of some rows are copied together, for any layer of one shape."""
 
-    rows: Tensor
-    """Which rows of a layer's `[kv_heads * blocks, block * dim]` to copy."""
+    k_rows: Tensor
+    v_rows: Tensor
+    """Which parts of blocks to copy, counted from the layer's first."""
     k_out: Tensor
     v_out: Tensor
     """Where to: parts of kept buffers, which the next gather overwrites."""
@@ -67,46 +69,56 @@ class KVCache:
         for shape in shapes:
             for dim in (shape.k_dim, shape.v_dim):
                 num_heads[dim] += shape.num_kv_heads
-        self._heads = {
-            dim: _zeros((number, num_blocks, block_size, dim), dtype, device)
+        self._blocks = {
+            dim: _zeros((num_blocks, number, block_size, dim), dtype, device)
             for dim, number in num_heads.items()
         }
-        """Of all layers, by their width, so that a block is cleared at once."""
+        """By the width of their heads."""
         taken: Counter[int] = Counter()
         for shape in shapes:
             for caches, dim in ((self.k, shape.k_dim), (self.v, shape.v_dim)):
-                caches.append(self._heads[dim].narrow(0, taken[dim], shape.num_kv_heads))
+                heads = self._blocks[dim].narrow(1, taken[dim], shape.num_kv_heads)
+                caches.append(heads.transpose(0, 1))
                 taken[dim] += shape.num_kv_heads
 
     def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
         """Store this step's keys and values, `[kv_heads, tokens, dim]`, at `slots [tokens]`."""
-        for cache, new in ((self.k[layer], key), (self.v[layer], value)):
-            cache.view(cache.shape[0], -1, cache.shape[3]).index_copy_(1, slots, new)
+        blocks, places = slots // self.block_size, slots % self.block_size
+        self.k[layer][:, blocks, places] = key
+        self.v[layer][:, blocks, places] = value
 
     def gather(self, layer: int, blocks: Tensor) -> Gather:
         """Lay out the copy of block tables `[rows, blocks]`, for this layer and those alike."""
         k, v = self.k[layer], self.v[layer]
-        num_kv_heads = k.shape[0]
-        heads = torch.arange(num_kv_heads, device=blocks.device)[:, None] * self.num_blocks
-        rows = (heads + blocks.flatten()).flatten()
-        k_out, v_out = self._buffer("k", k, len(rows)), self._buffer("v", v, len(rows))
-        size = (num_kv_heads, len(blocks), blocks.shape[1] * self.block_size)
-        return Gather(rows, k_out, v_out, k_out.view(*size, -1), v_out.view(*size, -1))
+        k_rows, v_rows = (self._rows(cache, blocks) for cache in (k, v))
+        k_out, v_out = self._buffer("k", k, len(k_rows)), self._buffer("v", v, len(v_rows))
+        size = (k.shape[0], len(blocks), blocks.shape[1] * self.block_size)
+        return Gather(k_rows, v_rows, k_out, v_out, k_out.view(*size, -1), v_out.view(*size, -1))
 
     def read(self, layer: int, gather: Gather) -> None:
         """Copy what is laid out, from this layer."""
-        for cache, out in ((self.k[layer], gather.k_out), (self.v[layer], gather.v_out)):
-            flat = cache.view(-1, out.shape[1])
-            torch.index_select(flat, 0, gather.rows, out=out)
+        for cache, rows, out in (
+            (self.k[layer], gather.k_rows, gather.k_out),
+            (self.v[layer], gather.v_rows, gather.v_out),
+        ):
+            width = out.shape[1]
+            parts = self._blocks[cache.shape[3]].view(-1, width)
+            torch.index_select(parts[cache.storage_offset() // width :], 0, rows, out=out)
 
     def clear(self, blocks: Sequence[int]) -> None:
         """Zero blocks before they are given to a row.
 
         A stale NaN in the unused end of a block would reach a row through `0 * NaN`.
         """
-        for heads in self._heads.values():
+        for memory in self._blocks.values():
             for block in blocks:
-                heads[:, block].zero_()
+                memory[block].zero_()
+
+    def _rows(self, cache: Tensor, blocks: Tensor) -> Tensor:
+        """List where a layer's heads have their parts of blocks, one head after the other."""
+        num_heads = self._blocks[cache.shape[3]].shape[1]
+        heads = torch.arange(len(cache), device=blocks.device)[:, None]
+        return (heads + num_heads * blocks.flatten()).flatten()
 
     def _buffer(self, name: str, cache: Tensor, num_rows: int) -> Tensor:
         """Give room for so many blocks, `[num_rows, block * dim]`, kept from step to step."""

@@ -26,7 +26,7 @@ def test_a_library_that_is_none_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("version", "missing", "reason"),
     [
-        (9, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
+        (10, '"AVX-512 BF16"', "this processor has no AVX-512 BF16"),
         (0, "nullptr", "another version's: install again"),
     ],
 )

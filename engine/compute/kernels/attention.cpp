@@ -20,14 +20,14 @@ struct Seen {
   int64_t last() const { return (end - 1) / PANEL; }
   // Of the head's numbers from `number` on. Most blocks are one panel, and need no division.
   const char* key_piece(int64_t panel, int64_t number) const {
-    const int64_t each = keys.block_size / PANEL, within = each == 1 ? 0 : panel % each;
+    const int64_t each = keys.blocks.size / PANEL, within = each == 1 ? 0 : panel % each;
     const bf16* block = keys.block(head, table[each == 1 ? panel : panel / each]);
     return keys_of(block, within * PANEL, keys.dim) + number / PANEL * PIECE;
   }
   const char* value_piece(int64_t panel, int64_t number) const {
-    const int64_t each = values.block_size / PANEL, within = each == 1 ? 0 : panel % each;
+    const int64_t each = values.blocks.size / PANEL, within = each == 1 ? 0 : panel % each;
     const bf16* block = values.block(head, table[each == 1 ? panel : panel / each]);
-    return values_of(block, within * PANEL, number, values.block_size);
+    return values_of(block, within * PANEL, number, values.blocks.size);
   }
   __mmask16 mask(int64_t at) const {
     const int64_t hidden = begin - at;
@@ -198,7 +198,7 @@ void attend(const Team& team, const Units& units, const bf16* queries, int64_t q
   if (units.first == units.end) return;
   const Heads& heads = units.heads;
   const int64_t group = heads.group();
-  const int64_t length = scratch_length(units.tokens.table_stride * keys.block_size);
+  const int64_t length = scratch_length(units.tokens.table_stride * keys.blocks.size);
   char* own = scratch + team.me * scratch_bytes(group, length);
   Asked asked(units, keys, values);
   for (int64_t unit = units.first; unit < units.end; ++unit) {
@@ -216,13 +216,14 @@ void attend(const Team& team, const Units& units, const bf16* queries, int64_t q
 
 EXPORT int64_t millrace_attend(const bf16* queries, int64_t query_stride, int64_t num_tokens,
                                int64_t num_heads, int64_t num_kv_heads, int64_t dim, bf16* k,
-                               bf16* v, int64_t num_blocks, int64_t block_size,
-                               const int64_t* tables, int64_t num_rows, int64_t table_stride,
-                               const int64_t* rows, const int64_t* positions, int64_t window,
-                               float scale, char* scratch, bf16* out) {
+                               bf16* v, int64_t num_blocks, int64_t block_size, int64_t head_stride,
+                               int64_t block_stride, const int64_t* tables, int64_t num_rows,
+                               int64_t table_stride, const int64_t* rows, const int64_t* positions,
+                               int64_t window, float scale, char* scratch, bf16* out) {
   const Tokens tokens = {num_tokens, positions, nullptr, rows, tables, num_rows, table_stride};
   if (!tokens.lie_in(num_blocks, block_size)) return OUTSIDE_CACHE;
-  const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
+  const Blocks blocks = {num_blocks, block_size, head_stride, block_stride};
+  const Cache keys = {k, blocks, dim}, values = {v, blocks, dim};
 #pragma omp parallel
   attend(team(), {team(), tokens, {num_heads, num_kv_heads, dim}, window}, queries, query_stride,
          keys, values, scale, scratch, out);

@@ -6,15 +6,22 @@
 
 #include "panel.h"
 
-struct Cache {
-  bf16* first;  // [num_kv_heads, num_blocks, block_size * dim]
-  int64_t num_blocks, block_size, dim;
+// The blocks of a cache: how many, of how many tokens, and how many numbers lie from one head's, or
+// one block's, to the next.
+struct Blocks {
+  int64_t num, size, head_stride, stride;
+};
 
-  int64_t numbers() const { return block_size * dim; }
+// One layer's keys or values.
+struct Cache {
+  bf16* first;
+  Blocks blocks;
+  int64_t dim;
+
   bf16* block(int64_t head, int64_t index) const {
-    return first + (head * num_blocks + index) * numbers();
+    return first + head * blocks.head_stride + index * blocks.stride;
   }
-  bf16* block_of(int64_t head, int64_t slot) const { return block(head, slot / block_size); }
+  bf16* block_of(int64_t head, int64_t slot) const { return block(head, slot / blocks.size); }
 };
 
 INLINE const char* keys_of(const bf16* block, int64_t token, int64_t dim) {
@@ -27,12 +34,12 @@ INLINE const char* values_of(const bf16* block, int64_t token, int64_t number, i
 
 // Where a token's key and value begin.
 INLINE bf16* key_at(const Cache& cache, int64_t head, int64_t slot) {
-  const int64_t token = slot % cache.block_size, at = token % PANEL;
+  const int64_t token = slot % cache.blocks.size, at = token % PANEL;
   return cache.block_of(head, slot) + (token - at) * cache.dim + 2 * at;
 }
 
 INLINE bf16* value_at(const Cache& cache, int64_t head, int64_t slot) {
-  const int64_t token = slot % cache.block_size;
+  const int64_t token = slot % cache.blocks.size;
   return cache.block_of(head, slot) + token / 2 * 2 * PANEL + token % 2;
 }
 
@@ -45,6 +52,6 @@ INLINE void put_key(const Cache& cache, int64_t head, int64_t slot, const bf16* 
 // value [dim]: one of each pair of numbers
 INLINE void put_value(const Cache& cache, int64_t head, int64_t slot, const bf16* value) {
   bf16* pairs = value_at(cache, head, slot);
-  for (int64_t i = 0; i < cache.dim; i += PANEL, pairs += PANEL * cache.block_size)
+  for (int64_t i = 0; i < cache.dim; i += PANEL, pairs += PANEL * cache.blocks.size)
     for (int64_t c = 0; c < PANEL; ++c) pairs[2 * c] = value[i + c];
 }

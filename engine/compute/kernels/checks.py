@@ -55,9 +55,15 @@ def check_paged(paged: Paged, num_tokens: int) -> None:
 
 
 def check_cache(heads: Heads, k: Tensor, v: Tensor) -> None:
-    """Check a layer's cache, whose blocks and heads are whole panels."""
+    """Check a layer's cache, whose blocks and heads are whole panels, wherever they lie."""
     for cache in (k, v):
-        check(cache, (heads.num_kv_heads, *k.shape[1:3], heads.dim))
+        shape = heads.num_kv_heads, *k.shape[1:3], heads.dim
+        if cache.shape != shape or cache.stride() != k.stride():
+            raise ValueError(
+                f"a kernel wants keys and values {list(shape)} that lie alike. "
+                f"Given: {list(cache.shape)}, strides {cache.stride()} and {k.stride()}"
+            )
+        check(cache[0, 0], shape[2:])
     if k.shape[2] % PANEL or heads.dim % PANEL:
         raise ValueError(f"a kernel wants blocks and heads of whole {PANEL}. Given: {[*k.shape]}")
 

@@ -22,7 +22,7 @@ struct Layer {
 struct Shape {
   int64_t num_layers, hidden;
   Heads heads;
-  int64_t num_blocks, block_size;
+  Blocks blocks;
   float epsilon;
   const bf16 *embedding, *norm;  // [num_ids, hidden], [hidden]
   int64_t num_ids;
@@ -104,8 +104,8 @@ struct Worker {
     const Linear* end = s.num_logits > 0 ? &shape.head : nullptr;
     const Linear* next = i + 1 < shape.num_layers ? &layers[i + 1].qkv : end;
     const Units units(team, s.tokens, shape.heads, l.window);
-    const Cache keys = {l.k, shape.num_blocks, shape.block_size, shape.heads.dim};
-    const Cache values = {l.v, shape.num_blocks, shape.block_size, shape.heads.dim};
+    const Cache keys = {l.k, shape.blocks, shape.heads.dim};
+    const Cache values = {l.v, shape.blocks, shape.heads.dim};
     normalise(l.norm);
     multiply_by(l.qkv, s.y, s.qkv, STORE, &l.out);
     adapt(i, &LayerAdapter::qkv, s.y, l.qkv, s.qkv);
@@ -124,7 +124,7 @@ struct Worker {
 
 EXPORT int64_t millrace_decode(const Shape* shape, const Layer* layers, const Step* step) {
   const Tokens& tokens = step->tokens;
-  if (!tokens.lie_in(shape->num_blocks, shape->block_size)) return OUTSIDE_CACHE;
+  if (!tokens.lie_in(shape->blocks.num, shape->blocks.size)) return OUTSIDE_CACHE;
   if (!all_below(tokens.positions, tokens.num, step->num_positions)) return OUTSIDE_ROPE_TABLE;
   if (step->ids != nullptr && !all_below(step->ids, tokens.num, shape->num_ids))
     return OUTSIDE_EMBEDDING;

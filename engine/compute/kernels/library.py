@@ -27,11 +27,11 @@ class Library:
         self.linear_int8 = self._function("linear_int8", None, "piipppippip")
         self.int8_workspace = self._function("int8_workspace", c_int64, "ii")
         self.rms_norm = self._function("rms_norm", None, "piipffp")
-        self.rope_write = self._function("rope_write", c_int64, "piiiippfpppipppii")
-        self.write = self._function("write", c_int64, "ppiiipppii")
+        self.rope_write = self._function("rope_write", c_int64, "piiiippfpppipppiiii")
+        self.write = self._function("write", c_int64, "ppiiipppiiii")
         self.attend_can = self._function("attend_can", c_int64, "ii")
         self.attend_workspace = self._function("attend_workspace", c_int64, "ii")
-        self.attend = self._function("attend", c_int64, "piiiiippiipiippifpp")
+        self.attend = self._function("attend", c_int64, "piiiiippiiiipiippifpp")
         self.mask = self._function("mask", None, "pippp")
         self.greedy = self._function("greedy", None, "ppipipp")
         self.decode = self._function("decode", c_int64)
@@ -89,6 +89,8 @@ class ShapeStruct(ctypes.Structure):
         ("dim", c_int64),
         ("num_blocks", c_int64),
         ("block_size", c_int64),
+        ("head_stride", c_int64),
+        ("block_stride", c_int64),
         ("epsilon", c_float),
         ("embedding", c_void_p),
         ("norm", c_void_p),
@@ -179,6 +181,13 @@ def layer_struct(layer: Layer, k: Tensor, v: Tensor) -> LayerStruct:
         layer.window or 0,
         layer.scale,
     )
+
+
+def blocks_of(cache: Tensor) -> tuple[int, int, int, int]:
+    """Say how many blocks there are, of how many tokens, and how far heads and blocks lie apart."""
+    _, num_blocks, block_size, _ = cache.shape
+    head_stride, block_stride, _, _ = cache.stride()
+    return num_blocks, block_size, head_stride, block_stride
 
 
 def adapter_struct(layer: LayerAdapter) -> LayerAdapterStruct:

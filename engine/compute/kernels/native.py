@@ -20,7 +20,7 @@ from engine.compute.kernels.checks import (
     check_verdict,
     check_weight,
 )
-from engine.compute.kernels.library import Library, pointer
+from engine.compute.kernels.library import Library, blocks_of, pointer
 from engine.compute.kernels.native_layers import NativeLayers
 from engine.compute.kernels.table import (
     Choice,
@@ -41,7 +41,7 @@ from engine.compute.kernels.workspace import Workspaces
 from engine.compute.logits import PANEL, Logits
 from engine.errors import EngineError
 
-_VERSION = 9
+_VERSION = 10
 LOGITS = 4
 """The epilogue that is no Epilogue, since it writes two tensors."""
 _PLACES = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
@@ -175,8 +175,7 @@ class Native:
             paged.slots.data_ptr(),
             k.data_ptr(),
             v.data_ptr(),
-            k.shape[1],
-            k.shape[2],
+            *blocks_of(k),
         )
         check_verdict(verdict)
 
@@ -197,8 +196,7 @@ class Native:
             slots.data_ptr(),
             k.data_ptr(),
             v.data_ptr(),
-            k.shape[1],
-            k.shape[2],
+            *blocks_of(k),
         )
         check_verdict(verdict)
 
@@ -222,7 +220,7 @@ class Native:
     ) -> None:
         """Attend each token's queries, `[tokens, heads, dim]`, to what the token sees."""
         num_tokens, num_heads, dim = queries.shape
-        num_kv_heads, num_blocks, block_size, _ = k.shape
+        num_kv_heads, _, block_size, _ = k.shape
         if queries.stride()[1:] != (dim, 1):
             queries = queries.contiguous()
         check(queries[:1], (1, num_heads, dim))  # tokens may lie apart
@@ -240,8 +238,7 @@ class Native:
             dim,
             k.data_ptr(),
             v.data_ptr(),
-            num_blocks,
-            block_size,
+            *blocks_of(k),
             paged.tables.data_ptr(),
             *paged.tables.shape,
             paged.rows.data_ptr(),

@@ -24,6 +24,7 @@ from engine.compute.kernels.library import (
     ShapeStruct,
     StepStruct,
     adapter_struct,
+    blocks_of,
     layer_struct,
     linear_struct,
 )
@@ -71,16 +72,16 @@ class NativeLayers:
         for layer, keys, values in zip(layers, k, v, strict=True):
             self._check_layer(layer)
             check_cache(heads, keys, values)
-        _, num_blocks, block_size, _ = k[0].shape
-        self._block_size = block_size
+            if keys.stride() != k[0].stride():
+                raise ValueError("a kernel wants the caches of all layers to lie alike")
+        self._block_size = k[0].shape[2]
         self._shape = ShapeStruct(
             len(layers),
             self._hidden,
             heads.num_heads,
             heads.num_kv_heads,
             heads.dim,
-            num_blocks,
-            block_size,
+            *blocks_of(k[0]),
             epsilon,
         )
         if ends is not None:

@@ -92,7 +92,7 @@ class Reference:
     def write(self, key: Tensor, value: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Put `key` and `value`, `[kv_heads, tokens, dim]`, into a layer's cache."""
         for cache, new in ((k, key), (v, value)):
-            cache.view(cache.shape[0], -1, cache.shape[3]).index_copy_(1, slots, new)
+            cache[:, slots // k.shape[2], slots % k.shape[2]] = new
 
     def can_attend(self, num_heads: int, k: Tensor, v: Tensor) -> bool:
         """Tell whether `attend` knows this number of heads over this cache."""

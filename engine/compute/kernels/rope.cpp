@@ -20,7 +20,7 @@ INLINE void ask_for_slot(const Cache& keys, const Cache& values, int64_t head, i
   for (int64_t i = 0; i < keys.dim; i += 2)
     __builtin_prefetch(key_at(keys, head, slot) + i * PANEL, 1);
   for (int64_t i = 0; i < values.dim; i += PANEL)
-    __builtin_prefetch(value_at(values, head, slot) + i * values.block_size, 1);
+    __builtin_prefetch(value_at(values, head, slot) + i * values.blocks.size, 1);
 }
 
 // qkv [tokens, heads' width], changed in place; q_norm, k_norm [dim] or null: each head is
@@ -52,11 +52,13 @@ EXPORT int64_t millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int6
                                    int64_t dim, const bf16* q_norm, const bf16* k_norm,
                                    float epsilon, const int64_t* positions, const float* cosine,
                                    const float* sine, int64_t num_positions, const int64_t* slots,
-                                   bf16* k, bf16* v, int64_t num_blocks, int64_t block_size) {
+                                   bf16* k, bf16* v, int64_t num_blocks, int64_t block_size,
+                                   int64_t head_stride, int64_t block_stride) {
   const Tokens tokens = {t, positions, slots, nullptr, nullptr, 0, 0};
   if (!all_below(positions, t, num_positions)) return OUTSIDE_ROPE_TABLE;
   if (!tokens.lie_in(num_blocks, block_size)) return OUTSIDE_CACHE;
-  const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
+  const Blocks blocks = {num_blocks, block_size, head_stride, block_stride};
+  const Cache keys = {k, blocks, dim}, values = {v, blocks, dim};
 #pragma omp parallel if (t >= FEW)
   rope_write({team(), tokens, {num_heads, num_kv_heads, dim}, 0}, qkv, q_norm, k_norm, epsilon,
              cosine, sine, keys, values);
@@ -66,10 +68,12 @@ EXPORT int64_t millrace_rope_write(bf16* qkv, int64_t t, int64_t num_heads, int6
 // new_k, new_v [num_kv_heads, t, dim]; slots [t]; k, v: a layer's cache.
 EXPORT int64_t millrace_write(const bf16* new_k, const bf16* new_v, int64_t t, int64_t num_kv_heads,
                               int64_t dim, const int64_t* slots, bf16* k, bf16* v,
-                              int64_t num_blocks, int64_t block_size) {
+                              int64_t num_blocks, int64_t block_size, int64_t head_stride,
+                              int64_t block_stride) {
   const Tokens tokens = {t, nullptr, slots, nullptr, nullptr, 0, 0};
   if (!tokens.lie_in(num_blocks, block_size)) return OUTSIDE_CACHE;
-  const Cache keys = {k, num_blocks, block_size, dim}, values = {v, num_blocks, block_size, dim};
+  const Blocks blocks = {num_blocks, block_size, head_stride, block_stride};
+  const Cache keys = {k, blocks, dim}, values = {v, blocks, dim};
   for (int64_t h = 0; h < num_kv_heads; ++h)
     for (int64_t row = 0; row < t; ++row) {
       put_key(keys, h, slots[row], new_k + (h * t + row) * dim);
