@@ -2,11 +2,12 @@
 
     python benchmarks/peers.py --models-dir DIR --llama-cpp FOLDER --openvino PYTHON
     python benchmarks/peers.py --models-dir DIR --only 30m --short
+    python benchmarks/peers.py --models-dir DIR --other FOLDER
 
 The models are random, written to --models-dir and converted there for the peers that need it. Each
 server is asked through OpenAI's completions route, greedily, with words of one token each that are
 new in every round. An answer counts when it has exactly the tokens asked for. A peer that is not
-found is a missing row.
+found is a missing row. With --other two builds of Millrace are compared instead.
 """
 
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from ceilings import use_all_cores
 from models import make_model
 from parts.conditions import write_result
-from parts.contenders import KINDS, OURS, Absent, Contender, add_options
+from parts.contenders import BUILDS, KINDS, OURS, Absent, Contender, add_options
 from parts.families import FAMILIES, Family
 from parts.rounds import run_rounds
 from parts.side_by_side import compare, describe, is_disturbed
@@ -64,7 +65,7 @@ def find_contenders(
     Without ours there is nothing to compare, and nobody else is looked for.
     """
     contenders, absent = [], {}
-    for name, find in KINDS.items():
+    for name, find in (KINDS if args.other is None else BUILDS).items():
         if OURS in absent:
             break
         try:
@@ -86,6 +87,9 @@ def parse_args() -> Namespace:
     )
     parser.add_argument(
         "--without", nargs="+", choices=[name for name in KINDS if name != OURS], default=[]
+    )
+    parser.add_argument(
+        "--other", type=Path, metavar="FOLDER", help="beside this checkout of it, not beside peers"
     )
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
     parser.add_argument("--short", action="store_true", help="few clients, a round of small loads")

@@ -72,6 +72,19 @@ def millrace(options: Namespace, model_dir: Path, family: Family) -> Contender:
     )
 
 
+def other_build(options: Namespace, model_dir: Path, family: Family) -> Contender:
+    """Serve with another checkout of this code, whose kernels were built there."""
+    folder = _named(options.other, "--other")
+    ours = millrace(options, model_dir, family)
+    python, *words = ours.command
+    return Contender(
+        name="other build",
+        version=_output(["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]).strip(),
+        command=(python, "-P", *words),  # not the code where this was called
+        env={"PYTHONPATH": str(folder)},
+    )
+
+
 def llama_cpp(options: Namespace, model_dir: Path, family: Family) -> Contender:
     """Serve with llama.cpp: a slot for each client; the model converted by its own script."""
     source = _named(options.llama_cpp, "--llama-cpp")
@@ -162,6 +175,7 @@ KINDS: dict[str, Callable[[Namespace, Path, Family], Contender]] = {
     "transformers": transformers,
 }
 """In the order of their turns."""
+BUILDS = {OURS: millrace, "other build": other_build}
 
 
 def _named(path: Path | None, flag: str) -> Path:

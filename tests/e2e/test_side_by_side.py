@@ -1,6 +1,8 @@
 """Peers side by side: whose turn it is, what counts, and how far from the bound it is."""
 
 import json
+import os
+import subprocess
 import sys
 from importlib import import_module
 from itertools import groupby
@@ -185,6 +187,20 @@ def test_a_peer_that_is_not_named_or_lacks_its_package_is_absent_with_its_reason
     ours = SimpleNamespace(vllm=Path(sys.executable))
     with pytest.raises(parts.contenders.Absent, match="has no vllm"):
         parts.contenders.vllm(ours, folder, family)
+
+
+def test_another_build_runs_its_own_code(parts, folder, tmp_path):
+    family = family_of(parts, (1, 2))
+    with pytest.raises(parts.contenders.Absent, match="--other names nothing that is there"):
+        parts.contenders.other_build(SimpleNamespace(other=tmp_path / "no"), folder, family)
+    (tmp_path / "server").mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        (tmp_path / "server" / name).write_text("print(__file__)" if "main" in name else "")
+    other = parts.contenders.other_build(SimpleNamespace(other=tmp_path), folder, family)
+    env = {**os.environ, **other.env}
+    command = [*other.command, "8080"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, env=env, cwd=ROOT)
+    assert said.stdout.strip() == str(tmp_path / "server" / "__main__.py")
 
 
 def test_ratios_pair_the_rounds_with_the_best_peer_of_each_measure(parts, folder):
