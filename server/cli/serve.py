@@ -6,7 +6,8 @@ import errno
 import gc
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -188,18 +189,27 @@ def _serve(**values: Any) -> None:
 
 def _run(server_config: ServerConfig, engine_config: EngineConfig) -> int:
     """Run the server, whose imports are here and not above: --help should be quick."""
-    gc.disable()  # looking for garbage among what stays takes a fifth of the imports' time
-    from server.serving import leave_at_once_on_a_signal, run
+    with _no_collector():
+        from server.serving import leave_at_once_on_a_signal, run
 
     def load(config: EngineConfig, observer: Observer) -> Engine:
-        from engine.load import load  # brings torch, when generators and port are known to be right
-
-        gc.freeze()
-        gc.enable()
+        with _no_collector():  # it brings torch, when generators and port are known to be right
+            from engine.load import load
         return load(config, observer)
 
     leave_at_once_on_a_signal()  # importing torch takes long
     return run(server_config, engine_config, load)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Look for no garbage among what is imported: all of it stays, and a fifth of the time goes."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 serve = TableCommand(
